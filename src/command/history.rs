@@ -1,0 +1,182 @@
+//! history and ack: what happened, whether all is well, and acknowledging a latched breaker.
+
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use serde_json::json;
+
+use super::{CommandError, Host, load, only_scope, print_json, print_text, scopes};
+use crate::cli::Global;
+use crate::config::{Config, DAY, Scope};
+use crate::decide::breakers::Breaker;
+use crate::exit::Exit;
+use crate::model::{Timestamp, human_bytes};
+use crate::record::{Ledger, RunRow};
+
+/// Added to one interval of the schedule before silence counts as illness.
+const SLACK: Duration = Duration::from_secs(2 * 3600);
+
+pub(super) async fn history(global: &Global, host: &Host, run: Option<String>, healthy: Option<String>) -> Result<Exit, CommandError> {
+    let config = load(global, host)?;
+    if let Some(within) = healthy {
+        return health(global, host, &config, &within).await;
+    }
+    let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
+    match run {
+        Some(run) => show_run(global, &ledger, &run).await,
+        None => show_runs(global, &config, &ledger).await,
+    }
+}
+
+async fn show_run(global: &Global, ledger: &Ledger, run: &str) -> Result<Exit, CommandError> {
+    let row = ledger.run(run).await?;
+    let row = row.ok_or_else(|| CommandError::usage(format!("the ledger knows no run `{run}`"), "`orphan-sweeper history` lists them"))?;
+    let summary: Option<serde_json::Value> = row.summary.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    if global.json {
+        print_json(&json!({ "run": row, "summary": summary }));
+        return Ok(Exit::Done);
+    }
+    let text = summary.map_or_else(|| "It left no summary: its process died, or it is still running.".to_owned(), |summary| format!("{summary:#}"));
+    print_text(&format!("{}\n{text}\n", runs_table(std::slice::from_ref(&row))));
+    Ok(Exit::Done)
+}
+
+async fn show_runs(global: &Global, config: &Config, ledger: &Ledger) -> Result<Exit, CommandError> {
+    let runs = ledger.runs(global.scope.as_deref(), 30).await?;
+    let mut latched = Vec::new();
+    for scope in scopes(config, global)? {
+        for latch in ledger.latches(&scope.name).await? {
+            latched.push(json!({
+                "scope": scope.name, "breaker": latch.breaker, "since": latch.latched_at, "run_id": latch.run_id, "message": latch.message
+            }));
+        }
+    }
+    let acknowledgements = ledger.acknowledgements().await?;
+    if global.json {
+        print_json(&json!({ "runs": runs, "latched": latched, "acknowledgements": acknowledgements }));
+        return Ok(Exit::Done);
+    }
+    let mut text = if runs.is_empty() { "No run yet. Begin with: orphan-sweeper audit\n".to_owned() } else { format!("{}\n", runs_table(&runs)) };
+    for latch in &latched {
+        let field = |name: &str| latch[name].as_str().unwrap_or_default();
+        text.push_str(&format!("\nlatched: {} (scope {}, run {}): {}\n", field("breaker"), field("scope"), field("run_id"), field("message")));
+        text.push_str(&format!("  once its cause is found: orphan-sweeper ack {} --scope {} --by NAME --reason TEXT\n", field("breaker"), field("scope")));
+    }
+    for ack in &acknowledgements {
+        let at = crate::report::csv::time(ack.acknowledged_at);
+        text.push_str(&format!("\nacknowledged: {} (scope {}) by {} at {at}: {}\n", ack.breaker, ack.scope, ack.acknowledged_by, ack.reason));
+    }
+    print_text(&text);
+    Ok(Exit::Done)
+}
+
+fn runs_table(runs: &[RunRow]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["run", "scope", "command", "started", "outcome", "exit", "orphans hold"]);
+    for run in runs {
+        let command = if run.is_dry_run && run.command != "audit" { format!("{} --dry-run", run.command) } else { run.command.clone() };
+        table.add_row([
+            run.run_id.clone(),
+            run.scope.clone(),
+            command,
+            run.started_at.format("%Y-%m-%d %H:%M:%S").to_string(),
+            run.outcome.clone().unwrap_or_else(|| "running".into()),
+            run.exit_code.map_or(String::new(), |code| code.to_string()),
+            run.orphan_bytes.and_then(|bytes| u64::try_from(bytes).ok()).map_or(String::new(), human_bytes),
+        ]);
+    }
+    table
+}
+
+/// Whether every scope had a successful run lately.
+async fn health(global: &Global, host: &Host, config: &Config, within: &str) -> Result<Exit, CommandError> {
+    let given = match within {
+        "" => None,
+        text => Some(humantime::parse_duration(text).map_err(|error| {
+            CommandError::usage(format!("`{text}` is no duration: {error}"), "write a duration such as --healthy=26h")
+        })?),
+    };
+    let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
+    let now = host.clock.now();
+    let mut is_healthy = true;
+    let mut report = Vec::new();
+    for scope in scopes(config, global)? {
+        let last_success = ledger.last_complete_run(&scope.name).await?.map(|run| run.finished_at.unwrap_or(run.started_at));
+        let first_start = ledger.first_start(&scope.name).await?;
+        let limit = given.unwrap_or_else(|| limit_of(scope, now));
+        let counted_from = last_success.max(if given.is_some() { None } else { first_start });
+        let is_well = is_recent(counted_from, now, limit);
+        is_healthy &= is_well;
+        report.push(json!({
+            "scope": scope.name, "healthy": is_well, "last_success": last_success, "first_start": first_start, "limit_s": limit.as_secs()
+        }));
+    }
+    if global.json {
+        print_json(&json!({ "healthy": is_healthy, "scopes": report }));
+    } else {
+        for scope in &report {
+            let state = if scope["healthy"] == json!(true) { "healthy" } else { "unhealthy" };
+            let last = scope["last_success"].as_str().unwrap_or("never");
+            print_text(&format!("{state}: scope {}, last success {last}\n", scope["scope"].as_str().unwrap_or_default()));
+        }
+    }
+    Ok(if is_healthy { Exit::Done } else { Exit::Failed })
+}
+
+/// One interval of the schedule plus two hours; a day where there is no schedule.
+fn limit_of(scope: &Scope, now: Timestamp) -> Duration {
+    scope.schedule.as_ref().map_or(DAY, |schedule| schedule.longest_interval(now)) + SLACK
+}
+
+fn is_recent(since: Option<Timestamp>, now: Timestamp, limit: Duration) -> bool {
+    since.is_some_and(|since| (now - since).to_std().unwrap_or_default() <= limit)
+}
+
+pub(super) async fn acknowledge(global: &Global, host: &Host, breaker: &str, by: &str, reason: &str) -> Result<Exit, CommandError> {
+    let config = load(global, host)?;
+    let Some(named) = Breaker::named(breaker) else {
+        let known: Vec<&str> = Breaker::ALL.into_iter().filter(|breaker| breaker.latches()).map(Breaker::as_str).collect();
+        return Err(CommandError::usage(format!("there is no breaker `{breaker}`"), format!("those that latch: {}", known.join(", "))));
+    };
+    if by.trim().is_empty() || reason.trim().is_empty() {
+        return Err(CommandError::usage("an acknowledgement needs a name and a reason", "write --by NAME --reason TEXT"));
+    }
+    let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
+    let mut found = Vec::new();
+    for scope in scopes(&config, global)? {
+        found.extend(ledger.latches(&scope.name).await?.into_iter().filter(|latch| latch.breaker == named).map(|latch| (scope, latch)));
+    }
+    if found.is_empty() {
+        return Err(CommandError::usage(format!("`{breaker}` waits for no acknowledgement"), "`orphan-sweeper history` shows what does"));
+    }
+    if found.len() > 1 {
+        only_scope(&config, global)?;
+    }
+    for (scope, latch) in &found {
+        ledger.acknowledge(&scope.name, latch, by, reason, host.clock.now()).await?;
+        if global.json {
+            print_json(&json!({ "acknowledged": breaker, "scope": scope.name, "run_id": latch.run_id, "by": by, "reason": reason, "message": latch.message }));
+        } else {
+            print_text(&format!(
+                "{breaker} of scope {} is acknowledged by {by}.\nAccepted as the new normal, from run {}: {}\nThe next audit goes on from there: orphan-sweeper audit --scope {}\n",
+                scope.name, latch.run_id, latch.message, scope.name
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_ends_one_second_after_the_limit() {
+        let at = |seconds| Timestamp::from_timestamp(seconds, 0).expect("in range");
+        let limit = Duration::from_secs(100);
+        assert!(is_recent(Some(at(0)), at(100), limit));
+        assert!(!is_recent(Some(at(0)), at(101), limit));
+        assert!(!is_recent(None, at(0), limit));
+        assert!(is_recent(Some(at(200)), at(100), limit), "a success in the future of a clock that was set back");
+    }
+}

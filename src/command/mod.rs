@@ -1,0 +1,226 @@
+//! From arguments to exit code: each command as one short path.
+//!
+//! Invariant: data goes to stdout, everything else to stderr; with `--json`, stdout is exactly one JSON document.
+
+mod explain;
+mod history;
+mod runs;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use serde_json::json;
+
+use crate::cli::{Cli, Command, Global, LedgerAction, SchemaOf};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{self, Config, ConfigError, Scope, Variables};
+use crate::exit::Exit;
+use crate::record::{Ledger, LockError, RecordError, RunLock};
+use crate::run::failure::chain;
+use crate::run::{RunFailure, Services, Stop};
+use crate::telemetry::{self, Progress};
+use crate::{demo, doctor, report, serve};
+
+/// What the program gets from its host: variables and a clock, which a test or the demo replaces.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// The environment variables.
+    pub variables: Variables,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Host {
+    /// The host of this process.
+    #[must_use]
+    pub fn of_process() -> Self {
+        // A variable that is not Unicode is none of ours.
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self { variables: variables.collect(), clock: Arc::new(SystemClock) }
+    }
+}
+
+/// Why a command ended without a run's report.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+    pub(crate) exit: Exit,
+}
+
+impl CommandError {
+    pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()), exit: Exit::Usage }
+    }
+}
+
+impl From<ConfigError> for CommandError {
+    fn from(error: ConfigError) -> Self {
+        let hint = match &error {
+            ConfigError::NotFound(_) => "copy the example config.toml, or name a file with --config",
+            ConfigError::Unreadable { .. } => "check the path and the rights of the file",
+            ConfigError::Wrong { .. } => "correct the lines above; config.toml of the project shows every key",
+        };
+        Self { message: chain(&error), hint: Some(hint.to_owned()), exit: Exit::Usage }
+    }
+}
+
+impl From<RecordError> for CommandError {
+    fn from(error: RecordError) -> Self {
+        match &error {
+            RecordError::Absent(_) => Self {
+                message: chain(&error),
+                hint: Some("an `audit` makes one; if there was one, restore its backup: sightings and plans are in it".into()),
+                exit: Exit::Failed,
+            },
+            RecordError::BackupExists(_) => Self::usage(chain(&error), "name a file that is not there yet"),
+            _ => RunFailure::Record(error).into(),
+        }
+    }
+}
+
+impl From<RunFailure> for CommandError {
+    fn from(failure: RunFailure) -> Self {
+        Self { message: failure.chain(), hint: failure.hint(), exit: failure.exit() }
+    }
+}
+
+impl From<LockError> for CommandError {
+    fn from(error: LockError) -> Self {
+        match &error {
+            LockError::Held(_) => {
+                Self { message: chain(&error), hint: Some("wait for it to end; the lock of a run that died is free".into()), exit: Exit::Locked }
+            }
+            LockError::Io { .. } => {
+                Self { message: chain(&error), hint: Some("check the rights of the ledger's folder".into()), exit: Exit::Failed }
+            }
+        }
+    }
+}
+
+/// Runs the program with `arguments` on `host`; gives its exit code.
+#[must_use]
+pub fn main_with(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>, host: &Host) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { Exit::Usage.code() } else { Exit::Done.code() };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let progress = Progress::new(!cli.global.no_progress && !cli.global.quiet);
+    let verbosity = if cli.global.quiet { -1 } else { i8::try_from(cli.global.verbose).unwrap_or(i8::MAX) };
+    telemetry::start(cli.global.log_format, verbosity, &progress);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime could not be started: {error}");
+            return ExitCode::from(Exit::Failed.code());
+        }
+    };
+    let is_json = cli.global.json;
+    let exit = match runtime.block_on(run(cli, host, progress)) {
+        Ok(exit) => exit,
+        Err(error) => {
+            print_error(&error, is_json);
+            error.exit
+        }
+    };
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ExitCode::from(exit.code())
+}
+
+fn print_error(error: &CommandError, is_json: bool) {
+    if is_json {
+        print_json(&json!({ "error": { "message": error.message, "hint": error.hint } }));
+    }
+    eprintln!("error: {}", error.message);
+    if let Some(hint) = &error.hint {
+        eprintln!("hint: {hint}");
+    }
+}
+
+/// Prints one JSON document. A reader that hung up is no failure of ours.
+pub(crate) fn print_json(document: &serde_json::Value) {
+    print_text(&format!("{document:#}\n"));
+}
+
+/// Prints data to stdout.
+pub(crate) fn print_text(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandError> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Schema { report } => {
+            let schema = match report {
+                SchemaOf::Summary => report::summary_schema(),
+                SchemaOf::Plan => report::plan_schema(),
+            };
+            print_json(schema.as_value());
+            Ok(Exit::Done)
+        }
+        Command::Demo { dir } => demo::run(dir, &global, progress).await,
+        Command::Audit { fail_on_orphans } => runs::audit(&global, host, progress, fail_on_orphans).await,
+        Command::Apply { plan, dry_run, yes, allow } => runs::apply(&global, host, progress, runs::ApplyArguments { plan, dry_run, yes, allow }).await,
+        Command::Sweep { dry_run } => runs::sweep(&global, host, progress, dry_run).await,
+        Command::Serve => serve::serve(&global, host, progress).await,
+        Command::History { run, healthy } => history::history(&global, host, run, healthy).await,
+        Command::Explain { id } => explain::explain(&global, host, &id).await,
+        Command::Ack { breaker, by, reason } => history::acknowledge(&global, host, &breaker, &by, &reason).await,
+        Command::Doctor { probe } => doctor::doctor(&global, host, probe).await,
+        Command::Ledger { action: LedgerAction::Backup { file } } => {
+            let config = load(&global, host)?;
+            let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
+            ledger.backup(&file).await?;
+            let shown = file.display().to_string();
+            if global.json { print_json(&json!({ "backup": shown })) } else { print_text(&format!("ledger copied to {shown}\n")) }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// Loads the configuration.
+pub(crate) fn load(global: &Global, host: &Host) -> Result<Config, CommandError> {
+    Ok(config::load(global.config.as_deref(), &host.variables)?)
+}
+
+/// The scopes that a command is about.
+pub(crate) fn scopes<'c>(config: &'c Config, global: &Global) -> Result<Vec<&'c Scope>, CommandError> {
+    let Some(name) = &global.scope else { return Ok(config.scopes.iter().collect()) };
+    match config.scopes.iter().find(|scope| scope.name == *name) {
+        Some(scope) => Ok(vec![scope]),
+        None => {
+            let known: Vec<&str> = config.scopes.iter().map(|scope| scope.name.as_str()).collect();
+            Err(CommandError::usage(format!("there is no scope `{name}`"), format!("the configuration has: {}", known.join(", "))))
+        }
+    }
+}
+
+/// The one scope that a command is about.
+pub(crate) fn only_scope<'c>(config: &'c Config, global: &Global) -> Result<&'c Scope, CommandError> {
+    match scopes(config, global)?.as_slice() {
+        [scope] => Ok(scope),
+        _ => Err(CommandError::usage("the configuration has several scopes", "name one with --scope")),
+    }
+}
+
+/// Takes the lock and opens, or makes, the ledger.
+pub(crate) async fn services(config: Config, host: &Host, progress: Progress, stop: Stop) -> Result<(Services, RunLock), CommandError> {
+    prepare_folder(&config)?;
+    let lock = RunLock::take(&config.ledger_path)?;
+    let ledger = Ledger::open_or_create(&config.ledger_path, host.clock.now()).await?;
+    let (variables, clock) = (host.variables.clone(), host.clock.clone());
+    Ok((Services { config, variables, clock, ledger, stop, progress }, lock))
+}
+
+fn prepare_folder(config: &Config) -> Result<(), CommandError> {
+    let Some(folder) = config.ledger_path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    std::fs::create_dir_all(folder).map_err(|source| RecordError::Folder { path: folder.to_path_buf(), source }.into())
+}

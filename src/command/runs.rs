@@ -1,0 +1,131 @@
+//! audit, apply, sweep: the commands that begin runs.
+
+use super::{CommandError, Host, load, print_json, print_text, scopes, services};
+use crate::cli::Global;
+use crate::config::secrets;
+use crate::config::{Config, Scope};
+use crate::decide::breakers::Allowances;
+use crate::exit::Exit;
+use crate::model::Mode;
+use crate::record::{Ledger, RecordError, RunLock};
+use crate::run::apply::find_plan;
+use crate::run::confirm::can_ask;
+use crate::run::{ApplyJob, Job, RunFailure, ScopeEnd, Services, Stop, run_scope};
+use crate::serve::signals;
+use crate::telemetry::Progress;
+
+/// `apply` as typed.
+pub(super) struct ApplyArguments {
+    pub(super) plan: String,
+    pub(super) dry_run: bool,
+    pub(super) yes: bool,
+    pub(super) allow: Vec<String>,
+}
+
+fn mode(dry_run: bool) -> Mode {
+    if dry_run { Mode::DryRun } else { Mode::Live }
+}
+
+pub(super) async fn audit(global: &Global, host: &Host, progress: Progress, fail_on_orphans: bool) -> Result<Exit, CommandError> {
+    run_scopes(global, host, progress, &Job::Audit { fail_on_orphans }).await
+}
+
+pub(super) async fn sweep(global: &Global, host: &Host, progress: Progress, dry_run: bool) -> Result<Exit, CommandError> {
+    run_scopes(global, host, progress, &Job::Sweep { mode: mode(dry_run) }).await
+}
+
+async fn run_scopes(global: &Global, host: &Host, progress: Progress, job: &Job) -> Result<Exit, CommandError> {
+    let config = load(global, host)?;
+    let names: Vec<String> = scopes(&config, global)?.iter().map(|scope| scope.name.clone()).collect();
+    check_secrets(&config, host)?;
+    let (services, _lock) = services(config, host, progress, stop_on_signals()).await?;
+    let mut ends = Vec::new();
+    for scope in services.config.scopes.iter().filter(|scope| names.contains(&scope.name)) {
+        ends.push(run_scope(&services, scope, job).await?);
+        if services.stop.token.is_cancelled() {
+            break;
+        }
+    }
+    Ok(tell(&ends, global))
+}
+
+/// Missing secrets are a mistake of the set-up, to be told before a run begins.
+fn check_secrets(config: &Config, host: &Host) -> Result<(), CommandError> {
+    let store = secrets::store(config, &host.variables).map(drop);
+    let database = secrets::database(config, &host.variables).map(drop);
+    store.and(database).map_err(|error| RunFailure::Secret(error).into())
+}
+
+fn stop_on_signals() -> Stop {
+    let stop = Stop::default();
+    signals::listen(stop.clone());
+    stop
+}
+
+/// Prints what became of the runs; gives the one exit code.
+fn tell(ends: &[ScopeEnd], global: &Global) -> Exit {
+    if global.json {
+        let summaries: Vec<_> = ends.iter().map(|end| serde_json::to_value(&end.summary).expect("a summary is serializable")).collect();
+        print_json(&serde_json::Value::Array(summaries));
+    } else {
+        let texts: Vec<&str> = ends.iter().map(|end| end.text.trim_end()).collect();
+        print_text(&format!("{}\n", texts.join("\n\n")));
+    }
+    for end in ends {
+        if end.exit == Exit::Done || end.exit == Exit::OrphansFound {
+            continue;
+        }
+        if let Some(reason) = &end.summary.reason {
+            eprintln!("error: scope {}: {reason}", end.summary.scope);
+        }
+        if let Some(hint) = &end.hint {
+            eprintln!("hint: {hint}");
+        }
+    }
+    Exit::of_all(ends.iter().map(|end| end.exit))
+}
+
+pub(super) async fn apply(global: &Global, host: &Host, progress: Progress, arguments: ApplyArguments) -> Result<Exit, CommandError> {
+    let mut allowances = Allowances::default();
+    for text in &arguments.allow {
+        allowances.add(text).map_err(|error| CommandError::usage(error.to_string(), "see `orphan-sweeper apply --help`"))?;
+    }
+    let config = load(global, host)?;
+    if !arguments.yes && !arguments.dry_run && !can_ask() {
+        return Err(CommandError::usage("nobody can be asked here whether to delete", "add --yes, or --dry-run to look first"));
+    }
+    check_secrets(&config, host)?;
+    let (services, _lock) = existing_services(config, host, progress, &arguments.plan).await?;
+    let source = find_plan(&services.ledger, &arguments.plan).await?;
+    let scope = scope_of_plan(&services, &source.verified.plan.scope, global)?;
+    let job = Job::Apply(ApplyJob { source, mode: mode(arguments.dry_run), allowances, asks_first: !arguments.yes });
+    let end = run_scope(&services, scope, &job).await?;
+    Ok(tell(&[end], global))
+}
+
+fn scope_of_plan<'s>(services: &'s Services, name: &str, global: &Global) -> Result<&'s Scope, CommandError> {
+    let wanted = global.scope.as_deref().unwrap_or(name);
+    let refused = |message: String| CommandError { message, hint: Some("check --config and --scope".into()), exit: Exit::Refused };
+    if wanted != name {
+        return Err(refused(format!("the plan is for the scope `{name}`, not `{wanted}`")));
+    }
+    let scope = services.config.scopes.iter().find(|scope| scope.name == name);
+    scope.ok_or_else(|| refused(format!("the plan is for the scope `{name}`, which the configuration does not have")))
+}
+
+/// Takes the lock and opens the ledger, which `apply` never makes: a plan without the ledger that issued it is nothing.
+async fn existing_services(config: Config, host: &Host, progress: Progress, plan: &str) -> Result<(Services, RunLock), CommandError> {
+    if !config.ledger_path.exists() {
+        let made = std::fs::read(plan).ok().and_then(|bytes| crate::plan::verify(&bytes).ok());
+        let made = made.map_or(String::new(), |plan| {
+            format!("; the plan was made with the ledger {} at `{}`", plan.plan.ledger.id, plan.plan.ledger.path)
+        });
+        let message = format!("{}{made}", RecordError::Absent(config.ledger_path.clone()));
+        let hint = Some("apply a plan where it was made, with the ledger that issued it".into());
+        return Err(CommandError { message, hint, exit: Exit::Refused });
+    }
+    let lock = RunLock::take(&config.ledger_path)?;
+    let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
+    let (variables, clock) = (host.variables.clone(), host.clock.clone());
+    Ok((Services { config, variables, clock, ledger, stop: stop_on_signals(), progress }, lock))
+}

@@ -1,0 +1,260 @@
+//! configure: the file and the environment in, a [`Config`] as meant out.
+//!
+//! Invariant: a [`Config`] exists only where nothing was wrong; otherwise every problem is reported at once, each with
+//! its place and what to write instead.
+
+mod reader;
+mod scope;
+pub mod secrets;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use url::Url;
+
+pub use reader::parse_size;
+use reader::{Placed, Problems, Reader};
+pub use scope::{Approval, Limits, LiveTable, Policy, Schedule, ScheduledCommand, Scope, TableName, quote};
+pub use tree::Problem;
+
+/// A second, in [`Duration`]s that are written in days.
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The environment variables of the process, handed in so that a test or the demo can give its own.
+pub type Variables = BTreeMap<String, String>;
+
+/// The whole configuration, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The object store.
+    pub store: Store,
+    /// Where the database's address comes from.
+    pub database: Database,
+    /// Path of the ledger's file. Source: `ledger.path`.
+    pub ledger_path: PathBuf,
+    /// Folder of the reports. Source: `reports.directory`.
+    pub reports_directory: PathBuf,
+    /// While this file exists, no delete request is sent. Source: `deletion.stop_file`.
+    pub stop_file: PathBuf,
+    /// The audits, in the order of the file.
+    pub scopes: Vec<Scope>,
+}
+
+/// The object store. Source: `[store]`.
+#[derive(Debug, Clone)]
+pub struct Store {
+    /// The address; never taken from the ambient AWS configuration.
+    pub endpoint: Url,
+    /// The region that requests are signed for.
+    pub region: String,
+    /// Whether the bucket stands in the path rather than in the host name.
+    pub path_style: bool,
+    /// A private certificate authority.
+    pub ca_file: Option<PathBuf>,
+    /// Files with the credentials; where absent, the environment has them.
+    pub credentials: CredentialFiles,
+    /// Files with the credentials that only deletion uses.
+    pub delete_credentials: CredentialFiles,
+}
+
+/// Where a pair of credentials is kept.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialFiles {
+    /// `access_key_file`.
+    pub access_key: Option<PathBuf>,
+    /// `secret_key_file`.
+    pub secret_key: Option<PathBuf>,
+}
+
+/// Where the database's address comes from. Source: `[database]`.
+#[derive(Debug, Clone, Default)]
+pub struct Database {
+    /// `url_file`; where absent, the environment has the address.
+    pub url_file: Option<PathBuf>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// None of the places has one.
+    #[error("no configuration found at {0}")]
+    NotFound(String),
+    /// The file cannot be read.
+    #[error("failed to read the configuration `{path}`")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It says something that cannot be meant.
+    #[error("the configuration `{path}` has {} problem(s):\n{}", .problems.len(), list(.problems))]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// Each with its place.
+        problems: Vec<Problem>,
+    },
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Finds and loads the configuration: `--config`, `ORPHAN_SWEEPER_CONFIG`, `./config.toml`,
+/// `/etc/orphan-sweeper/config.toml`, in this order.
+///
+/// - Errors: [`ConfigError`]; a place that was named must exist.
+pub fn load(flag: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
+    let named = flag.map(Path::to_path_buf).or_else(|| variables.get("ORPHAN_SWEEPER_CONFIG").map(PathBuf::from));
+    let path = match named {
+        Some(path) => path,
+        None => ["config.toml", "/etc/orphan-sweeper/config.toml"]
+            .map(PathBuf::from)
+            .into_iter()
+            .find(|path| path.exists())
+            .ok_or_else(|| ConfigError::NotFound("`./config.toml` or `/etc/orphan-sweeper/config.toml`".into()))?,
+    };
+    let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    parse(&text, &path, variables)
+}
+
+/// Reads a configuration from its text; relative paths in it resolve against the folder of `path`.
+///
+/// - Errors: [`ConfigError::Wrong`] with every problem.
+pub fn parse(text: &str, path: &Path, variables: &Variables) -> Result<Config, ConfigError> {
+    let (mut root, syntax) = tree::parse(text);
+    let wrong = |problems| ConfigError::Wrong { path: path.to_path_buf(), problems };
+    if !syntax.is_empty() {
+        return Err(wrong(syntax));
+    }
+    let problems = Problems::default();
+    problems.extend(tree::apply_overrides(&mut root, variables));
+    let config = read(Reader::new(root, String::new(), &problems), path, &problems);
+    let problems = problems.into_vec();
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ => Err(wrong(problems)),
+    }
+}
+
+fn read(mut root: Reader<'_>, path: &Path, problems: &Problems) -> Option<Config> {
+    let folder = Folder(path.parent().unwrap_or(Path::new("")).to_path_buf());
+    let store = read_store(root.table("store"), &folder);
+
+    let mut table = root.table("database");
+    let database = Database { url_file: folder.file(table.text("url_file", "the path of a file with the address")) };
+    table.finish();
+
+    let mut table = root.table("ledger");
+    table.reserved("url", "a ledger that several machines share");
+    let ledger_path = folder.file_or(table.text("path", "the path of a file"), "reports/ledger.sqlite3");
+    table.finish();
+
+    let mut table = root.table("reports");
+    let reports_directory = folder.file_or(table.text("directory", "the path of a folder"), "reports");
+    table.duration("keep", DAY * 400);
+    table.finish();
+
+    let mut table = root.table("deletion");
+    let stop_file = folder.file_or(table.text("stop_file", "the path of a file"), "reports/STOP");
+    table.finish();
+
+    root.reserved("serve", "the HTTP interface");
+    let scopes = read_scopes(&mut root, problems);
+    root.finish();
+    Some(Config { store: store?, database, ledger_path, reports_directory, stop_file, scopes: scopes? })
+}
+
+/// The folder of the configuration file, which relative paths resolve against.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn file(&self, written: Option<Placed<String>>) -> Option<PathBuf> {
+        written.map(|placed| self.0.join(placed.value))
+    }
+
+    fn file_or(&self, written: Option<Placed<String>>, default: &str) -> PathBuf {
+        self.file(written).unwrap_or_else(|| self.0.join(default))
+    }
+}
+
+fn read_store(mut table: Reader<'_>, folder: &Folder) -> Option<Store> {
+    const ENDPOINT: &str = "the store's address, such as \"http://127.0.0.1:9000\"";
+    let endpoint = table.required_text("endpoint", ENDPOINT).and_then(|placed| match read_endpoint(&placed.value) {
+        Ok(url) => Some(url),
+        Err(wrong) => {
+            table.problem("endpoint", format!("{wrong}; write {ENDPOINT}"));
+            None
+        }
+    });
+    let region = table.text("region", "a region, such as \"us-east-1\"").map_or("us-east-1".into(), |placed| placed.value);
+    let path_style = table.boolean("path_style", true);
+    let ca_file = folder.file(table.text("ca_file", "the path of a PEM file"));
+    let credentials = read_credential_files(&mut table, folder);
+    let mut delete = table.table("delete");
+    let delete_credentials = read_credential_files(&mut delete, folder);
+    delete.finish();
+    table.finish();
+    Some(Store { endpoint: endpoint?, region, path_style, ca_file, credentials, delete_credentials })
+}
+
+fn read_credential_files(table: &mut Reader<'_>, folder: &Folder) -> CredentialFiles {
+    let access_key = folder.file(table.text("access_key_file", "the path of a file with the access key"));
+    let secret_key = folder.file(table.text("secret_key_file", "the path of a file with the secret key"));
+    if access_key.is_some() != secret_key.is_some() {
+        table.problem("access_key_file", "and `secret_key_file` come together; write both");
+    }
+    CredentialFiles { access_key, secret_key }
+}
+
+/// Reads the store's address. What is wrong is said without repeating it: it may hold a password.
+fn read_endpoint(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("is no address ({error})"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err("is no http or https address".into());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("holds credentials, which belong into the environment or files".into());
+    }
+    if url.query().is_some() || url.fragment().is_some() || !matches!(url.path(), "" | "/") {
+        return Err("has more than scheme, host and port".into());
+    }
+    Ok(url)
+}
+
+fn read_scopes(root: &mut Reader<'_>, problems: &Problems) -> Option<Vec<Scope>> {
+    let readers = root.tables("scope");
+    if readers.is_empty() {
+        root.problem("scope", "is missing; write at least one `[[scope]]`");
+    }
+    let expected = readers.len();
+    let scopes: Vec<_> = readers.into_iter().filter_map(|reader| scope::read(reader, problems)).collect();
+    for (index, later) in scopes.iter().enumerate() {
+        for earlier in &scopes[..index] {
+            check_pair(earlier, later, problems);
+        }
+    }
+    let scopes: Vec<Scope> = scopes.into_iter().map(|placed| placed.value).collect();
+    (scopes.len() == expected && expected > 0).then_some(scopes)
+}
+
+fn check_pair(earlier: &Placed<Scope>, later: &Placed<Scope>, problems: &Problems) {
+    let (first, second) = (&earlier.value, &later.value);
+    if first.name.eq_ignore_ascii_case(&second.name) {
+        problems.add(&later.place, format!("{}.name", later.key), format!("`{}` names two scopes; write another", second.name));
+    }
+    let overlaps = first.prefix.starts_with(&second.prefix) || second.prefix.starts_with(&first.prefix);
+    if first.bucket == second.bucket && overlaps {
+        let message = format!(
+            "`{}` overlaps the prefix `{}` of scope `{}` in bucket `{}`; write prefixes of which none begins with another",
+            second.prefix, first.prefix, first.name, first.bucket
+        );
+        problems.add(&later.place, format!("{}.prefix", later.key), message);
+    }
+}
+
+#[cfg(test)]
+mod tests;

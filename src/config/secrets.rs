@@ -1,0 +1,168 @@
+//! Credentials: read from files or the environment anew for each run, and shown to nobody.
+//!
+//! Invariant: a secret is held in a [`SecretString`], whose `Debug` hides it, and no message repeats one.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{Config, CredentialFiles, Variables};
+
+/// A pair of store credentials.
+#[derive(Debug, Clone)]
+pub struct StoreCredentials {
+    /// The access key.
+    pub access_key: SecretString,
+    /// The secret key.
+    pub secret_key: SecretString,
+    /// The session token of temporary credentials.
+    pub session_token: Option<SecretString>,
+}
+
+/// The database's address, with its password.
+#[derive(Debug, Clone)]
+pub struct DatabaseUrl {
+    /// The address as given.
+    pub url: SecretString,
+    /// Which of the two backends it names.
+    pub backend: Backend,
+    /// The address without user, password and options, to show.
+    pub shown: String,
+    /// What an operator should set, where the connection could be read or redirected on its way.
+    pub warning: Option<String>,
+}
+
+/// The kinds of database that can hold the live rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// `postgres://…`
+    Postgres,
+    /// `sqlite://…`
+    Sqlite,
+}
+
+/// Why a secret is not to be had. Every message says what to set.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// Nothing has it.
+    #[error("{0}")]
+    Missing(&'static str),
+    /// The file cannot be read.
+    #[error("failed to read the secret file `{path}`")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is empty.
+    #[error("the secret file `{0}` is empty; write the secret into it")]
+    Empty(PathBuf),
+    /// Two places differ.
+    #[error("{0} and {1} name different databases; keep one")]
+    Differ(&'static str, &'static str),
+    /// The address is none.
+    #[error("the database's address from {0} {1}; write `postgres://user:password@host:5432/name` or `sqlite:///path`")]
+    BadUrl(&'static str, &'static str),
+}
+
+/// The credentials that list and read.
+///
+/// - Source: `store.access_key_file` and `store.secret_key_file`, else `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`
+///   and `AWS_SESSION_TOKEN`.
+pub fn store(config: &Config, variables: &Variables) -> Result<StoreCredentials, SecretError> {
+    let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+    credentials(&config.store.credentials, variables, names)?.ok_or(SecretError::Missing(
+        "no credentials for the store; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `store.access_key_file` and `store.secret_key_file`",
+    ))
+}
+
+/// The credentials that delete: the second pair where one is given, else the first.
+///
+/// - Source: `[store.delete]`, else `ORPHAN_SWEEPER_DELETE_ACCESS_KEY_ID` and `ORPHAN_SWEEPER_DELETE_SECRET_ACCESS_KEY`.
+pub fn store_for_deletion(config: &Config, variables: &Variables) -> Result<StoreCredentials, SecretError> {
+    let names = [
+        "ORPHAN_SWEEPER_DELETE_ACCESS_KEY_ID",
+        "ORPHAN_SWEEPER_DELETE_SECRET_ACCESS_KEY",
+        "ORPHAN_SWEEPER_DELETE_SESSION_TOKEN",
+    ];
+    match credentials(&config.store.delete_credentials, variables, names)? {
+        Some(pair) => Ok(pair),
+        None => store(config, variables),
+    }
+}
+
+fn credentials(files: &CredentialFiles, variables: &Variables, names: [&str; 3]) -> Result<Option<StoreCredentials>, SecretError> {
+    if let (Some(access_key), Some(secret_key)) = (&files.access_key, &files.secret_key) {
+        let (access_key, secret_key) = (read_file(access_key)?, read_file(secret_key)?);
+        return Ok(Some(StoreCredentials { access_key, secret_key, session_token: None }));
+    }
+    let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty()).map(|value| SecretString::from(value.as_str()));
+    let [access_key, secret_key, session_token] = names.map(variable);
+    match (access_key, secret_key) {
+        (Some(access_key), Some(secret_key)) => Ok(Some(StoreCredentials { access_key, secret_key, session_token })),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => {
+            Err(SecretError::Missing("only one of the two store credential variables is set; set the access key and the secret key"))
+        }
+    }
+}
+
+fn read_file(path: &Path) -> Result<SecretString, SecretError> {
+    let text = std::fs::read_to_string(path).map_err(|source| SecretError::Unreadable { path: path.to_path_buf(), source })?;
+    match text.trim() {
+        "" => Err(SecretError::Empty(path.to_path_buf())),
+        secret => Ok(SecretString::from(secret)),
+    }
+}
+
+/// The database's address.
+///
+/// - Source: `ORPHAN_SWEEPER_DATABASE_URL`, `database.url_file`, `DATABASE_URL`. Two that differ are an error.
+pub fn database(config: &Config, variables: &Variables) -> Result<DatabaseUrl, SecretError> {
+    let mut found: Option<(&'static str, SecretString)> = None;
+    let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty()).map(|value| SecretString::from(value.trim()));
+    let candidates = [
+        ("ORPHAN_SWEEPER_DATABASE_URL", variable("ORPHAN_SWEEPER_DATABASE_URL")),
+        ("database.url_file", config.database.url_file.as_deref().map(read_file).transpose()?),
+        ("DATABASE_URL", variable("DATABASE_URL")),
+    ];
+    for (name, candidate) in candidates {
+        let Some(url) = candidate else { continue };
+        match &found {
+            Some((earlier, first)) if first.expose_secret() != url.expose_secret() => return Err(SecretError::Differ(earlier, name)),
+            Some(_) => {}
+            None => found = Some((name, url)),
+        }
+    }
+    let (name, url) = found.ok_or(SecretError::Missing(
+        "no database; set ORPHAN_SWEEPER_DATABASE_URL, or `database.url_file`, to `postgres://…` or `sqlite://…`",
+    ))?;
+    read_database_url(name, url)
+}
+
+fn read_database_url(name: &'static str, url: SecretString) -> Result<DatabaseUrl, SecretError> {
+    let text = url.expose_secret();
+    let Some((scheme, rest)) = text.split_once(':') else { return Err(SecretError::BadUrl(name, "has no scheme")) };
+    match scheme {
+        "sqlite" => {
+            let path = rest.trim_start_matches("//").split('?').next().unwrap_or_default();
+            let shown = format!("sqlite://{path}");
+            Ok(DatabaseUrl { url, backend: Backend::Sqlite, shown, warning: None })
+        }
+        "postgres" | "postgresql" => {
+            let parsed = Url::parse(text).map_err(|_| SecretError::BadUrl(name, "cannot be read"))?;
+            let option = |keys: &[&str]| parsed.query_pairs().find(|(key, _)| keys.contains(&key.as_ref())).map(|(_, value)| value.into_owned());
+            let host = option(&["host"]).unwrap_or_else(|| parsed.host_str().unwrap_or("localhost").to_owned());
+            let is_here = host.starts_with('/') || matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]" | "::1" | "");
+            let is_verified = option(&["sslmode", "ssl-mode"]).as_deref() == Some("verify-full");
+            let warning = (!is_here && !is_verified).then(|| {
+                format!("the database on `{host}` is reached without verified TLS: whoever answers in its place can make every dataset look orphaned; add `?sslmode=verify-full&sslrootcert=/path/ca.pem` to its address")
+            });
+            let shown = format!("postgres://{host}:{}{}", parsed.port().unwrap_or(5432), parsed.path());
+            Ok(DatabaseUrl { url, backend: Backend::Postgres, shown, warning })
+        }
+        _ => Err(SecretError::BadUrl(name, "is neither postgres nor sqlite")),
+    }
+}

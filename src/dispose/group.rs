@@ -1,0 +1,223 @@
+//! One id: verified as a whole, then deleted group by group, chunk by chunk.
+
+use std::sync::atomic::Ordering;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+
+use super::{Candidate, Disposal, Halt};
+use crate::decide::Orphan;
+use crate::list::content::{self, Chunks, ContentError};
+use crate::list::pages::Pages;
+use crate::model::{Group, GroupContent, Object};
+use crate::parse::prefix_of;
+use crate::plan::PlanGroup;
+
+/// Why a group of a plan is not deleted after all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkipReason {
+    /// A re-check saw a row with its id.
+    LiveAgain,
+    /// It is not what the plan says.
+    ChangedSincePlan,
+    /// The run ended first.
+    RunEnded,
+}
+
+impl SkipReason {
+    /// The word in `deletions.csv`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LiveAgain => "live_again",
+            Self::ChangedSincePlan => "changed_since_plan",
+            Self::RunEnded => "run_ended",
+        }
+    }
+}
+
+/// What ended the work on a group.
+enum Ended {
+    /// Every chunk was asked for.
+    Done,
+    /// It is left for a reason that is final for this plan.
+    Skipped(SkipReason),
+    /// The store did not answer; the rest is left for another run.
+    Unread,
+}
+
+impl Disposal<'_> {
+    /// Deletes what the plan says of one id, if it is still what the plan says.
+    pub(super) async fn dispose_of(&self, candidate: &Candidate) {
+        if self.is_halted() {
+            return;
+        }
+        let contents = match self.verify(candidate).await {
+            Ok(Some(contents)) => contents,
+            Ok(None) => {
+                for planned in &candidate.planned {
+                    self.keep_group(candidate, planned, SkipReason::ChangedSincePlan).await;
+                }
+                return;
+            }
+            Err(error) => return self.note_unread(candidate, error),
+        };
+        for (planned, content) in candidate.planned.iter().zip(&contents) {
+            let ended = self.delete_group(candidate, planned, content).await;
+            if let Ended::Skipped(reason) = ended {
+                self.skip_rest(candidate, planned, reason).await;
+            }
+            self.close_group(candidate, planned, &ended).await;
+            if self.is_halted() {
+                return;
+            }
+        }
+    }
+
+    /// Leaves a group for another run, because it or the journal could not be read.
+    fn note_unread(&self, candidate: &Candidate, error: ContentError) {
+        match error {
+            ContentError::Record(error) => self.halt(Halt::Record(error)),
+            ContentError::Store(error) => {
+                tracing::warn!(dataset_id = %candidate.id, error = %error, "group could not be read; it is left for another run");
+                self.unread.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Opens every group that the id can have. `None`: it is not what the plan and the sightings say.
+    async fn verify(&self, candidate: &Candidate) -> Result<Option<Vec<GroupContent>>, ContentError> {
+        let mut orphan = Orphan { groups: Vec::new() };
+        let canonical = (0_u8..).take(self.scope.patterns.len()).map(|pattern| Group { id: candidate.id, pattern, odd_spelling: None });
+        let mut groups: Vec<Group> = canonical.chain(candidate.odd.iter().cloned()).collect();
+        groups.sort_unstable();
+        let intents = self.ledger.sent_intents(&self.scope.name);
+        for group in groups {
+            let prefix = prefix_of(&group, &self.scope.patterns);
+            let content = content::open(self.store, &prefix, Some(&intents), &self.stop, |_| {}).await?;
+            orphan.groups.push((group, content));
+        }
+        let sighting = self.ledger.sighting(&self.scope.name, candidate.id).await?;
+        let expected = candidate.planned.first().map(|planned| planned.first_run);
+        let is_as_seen =
+            sighting.is_some_and(|sighting| Some(sighting.first_run) == expected && sighting.digest == orphan.digest());
+        let mut contents = Vec::with_capacity(candidate.planned.len());
+        for planned in &candidate.planned {
+            let found = orphan.groups.iter().find(|(group, _)| prefix_of(group, &self.scope.patterns) == planned.prefix);
+            match found {
+                Some((_, content)) if is_as_seen && content.digest == planned.digest => contents.push(content.clone()),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(contents))
+    }
+
+    /// Lists the group again and deletes it chunk by chunk; each chunk must be the one that was verified.
+    async fn delete_group(&self, candidate: &Candidate, planned: &PlanGroup, verified: &GroupContent) -> Ended {
+        let intents = self.ledger.sent_intents(&self.scope.name);
+        let mut chunks = Chunks::new(self.store, &planned.prefix, Some(&intents), &self.stop);
+        let mut in_flight = FuturesUnordered::new();
+        let mut expected = verified.chunks.iter();
+        let mut ended = Ended::Done;
+        loop {
+            if self.is_halted() {
+                ended = Ended::Skipped(SkipReason::RunEnded);
+                break;
+            }
+            match chunks.next().await {
+                Ok(None) if expected.next().is_none() => break,
+                Ok(None) => {
+                    ended = Ended::Skipped(SkipReason::ChangedSincePlan);
+                    break;
+                }
+                Ok(Some(chunk)) if expected.next() == Some(&chunk.digest) => {
+                    for batch in split(chunk.listed) {
+                        in_flight.push(self.delete_batch(candidate.id, &planned.prefix, batch));
+                    }
+                }
+                Ok(Some(_)) => {
+                    ended = Ended::Skipped(SkipReason::ChangedSincePlan);
+                    break;
+                }
+                Err(error) => {
+                    self.note_unread(candidate, error);
+                    ended = Ended::Unread;
+                    break;
+                }
+            }
+            // Listing goes on while up to this many batches are on their way.
+            while in_flight.len() >= 4 {
+                if let Some(Err(reason)) = in_flight.next().await {
+                    ended = Ended::Skipped(reason);
+                }
+            }
+            if let Ended::Skipped(_) = ended {
+                break;
+            }
+        }
+        while let Some(result) = in_flight.next().await {
+            if let Err(reason) = result {
+                ended = Ended::Skipped(reason);
+            }
+        }
+        ended
+    }
+
+    /// Keeps a group that this run's own scan took out of the plan.
+    pub(super) async fn keep_group(&self, candidate: &Candidate, planned: &PlanGroup, reason: SkipReason) {
+        self.skip_rest(candidate, planned, reason).await;
+        self.close_group(candidate, planned, &Ended::Skipped(reason)).await;
+    }
+
+    /// Notes every object that is still listed and was not asked for, with the reason.
+    async fn skip_rest(&self, candidate: &Candidate, planned: &PlanGroup, reason: SkipReason) {
+        if reason == SkipReason::LiveAgain
+            && let Err(error) = self.ledger.forget(&self.scope.name, &[candidate.id]).await
+        {
+            return self.halt(Halt::Record(error));
+        }
+        if reason == SkipReason::RunEnded {
+            return;
+        }
+        let intent = self.intent(candidate.id, &planned.prefix, 0);
+        let mut pages = Pages::new(self.store, &planned.prefix, false, &self.stop);
+        loop {
+            match pages.next().await {
+                Ok(Some(page)) => {
+                    if let Err(error) = self.ledger.skip(&intent, &page.objects, reason.as_str()).await {
+                        return self.halt(Halt::Record(error));
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(dataset_id = %candidate.id, error = %error, "skipped objects could not be listed for the report");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Looks at what is left of a group and settles every intent by it.
+    async fn close_group(&self, candidate: &Candidate, planned: &PlanGroup, ended: &Ended) {
+        let is_gone = match self.settle_group(candidate.id, &planned.prefix).await {
+            Ok(is_gone) => is_gone,
+            Err(error) => return self.note_unread(candidate, error),
+        };
+        let outcome = match (is_gone, ended) {
+            (true, _) => "gone",
+            (false, Ended::Skipped(reason)) => reason.as_str(),
+            (false, Ended::Done) => "remains",
+            (false, Ended::Unread) => "unread",
+        };
+        let intent = self.intent(candidate.id, &planned.prefix, 0);
+        if let Err(error) = self.ledger.note_disposal(&intent, outcome, self.clock.now()).await {
+            self.halt(Halt::Record(error));
+        }
+    }
+}
+
+/// Splits a chunk into what one request can name and what needs a request each.
+fn split(objects: Vec<Object>) -> impl Iterator<Item = super::batch::Batch> {
+    let (together, singly): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.key.is_xml_safe());
+    let batches = [super::batch::Batch { objects: together, singly: false }, super::batch::Batch { objects: singly, singly: true }];
+    batches.into_iter().filter(|batch| !batch.objects.is_empty())
+}

@@ -1,0 +1,180 @@
+//! dispose: verify, re-check, delete, record; one outcome per key.
+//!
+//! Takes the groups of a verified plan that are still orphans. Invariant, per batch: its objects are byte for byte
+//! those of the plan, its intent is on the disk, and its id was asked of the primary, with proof, after that. The race
+//! that remains is the time between that answer and the store's own reading of the request.
+
+mod batch;
+mod group;
+mod limiter;
+mod settle;
+pub mod space;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::StreamExt;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::config::Scope;
+use crate::list::references::{Anchor, References, ReferencesError};
+use crate::model::{DatasetId, Group, RunId, Sha256Hash};
+use crate::plan::PlanGroup;
+use crate::record::{Intent, Ledger, RecordError};
+use crate::s3::{DeleteStore, ReadStore};
+pub use group::SkipReason;
+use limiter::Limiter;
+
+/// Ids whose groups are verified or deleted at the same time: one is listed while others are deleted.
+const IDS_IN_FLIGHT: usize = 6;
+
+/// One id of a plan, with what may go of it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The id.
+    pub id: DatasetId,
+    /// Its groups in the plan.
+    pub planned: Vec<PlanGroup>,
+    /// Its groups in odd spellings, which the run's own listing saw. They are never deleted, and a change in them keeps
+    /// the others.
+    pub odd: Vec<Group>,
+}
+
+/// Everything that deletion needs.
+pub struct Disposal<'d> {
+    /// The scope.
+    pub scope: &'d Scope,
+    /// The plan's hash.
+    pub plan: Sha256Hash,
+    /// The run.
+    pub run: RunId,
+    /// Reads the store.
+    pub store: &'d dyn ReadStore,
+    /// Deletes from it.
+    pub deleter: &'d dyn DeleteStore,
+    /// Asks the database.
+    pub references: &'d dyn References,
+    /// What each answer is compared with.
+    pub anchor: Anchor,
+    /// The journal.
+    pub ledger: &'d Ledger,
+    /// The host's clock, for the journal.
+    pub clock: Arc<dyn Clock>,
+    /// Told when a person or the system asks to stop: the batches in flight are finished.
+    pub stop: CancellationToken,
+    /// While this file exists, no batch is sent.
+    pub stop_file: PathBuf,
+    /// Told how many objects are done.
+    pub progress: &'d (dyn Fn(u64) + Send + Sync),
+    limiter: Limiter,
+    batches: AtomicU64,
+    unread: AtomicU64,
+    halt: Mutex<Option<Halt>>,
+}
+
+/// Why deletion ended before its end.
+#[derive(Debug)]
+pub enum Halt {
+    /// A re-check failed: nothing that it would have protected can be deleted.
+    References(ReferencesError),
+    /// The journal failed: an intent that cannot be written sends nothing.
+    Record(RecordError),
+    /// The stop file appeared.
+    StopFile,
+    /// It was told to stop.
+    Interrupted,
+}
+
+/// What a [`Disposal`] is made of.
+pub struct Tools<'d> {
+    /// Reads the store.
+    pub store: &'d dyn ReadStore,
+    /// Deletes from it.
+    pub deleter: &'d dyn DeleteStore,
+    /// Asks the database.
+    pub references: &'d dyn References,
+    /// The journal.
+    pub ledger: &'d Ledger,
+    /// The host's clock, for the journal.
+    pub clock: Arc<dyn Clock>,
+    /// Told when a person or the system asks to stop.
+    pub stop: CancellationToken,
+    /// While this file exists, no batch is sent.
+    pub stop_file: PathBuf,
+    /// Told how many objects are done.
+    pub progress: &'d (dyn Fn(u64) + Send + Sync),
+}
+
+impl<'d> Disposal<'d> {
+    /// Prepares to delete for `plan`. `anchor` is what the run itself read completely.
+    pub fn new(scope: &'d Scope, plan: Sha256Hash, run: RunId, anchor: Anchor, tools: Tools<'d>) -> Self {
+        let Tools { store, deleter, references, ledger, clock, stop, stop_file, progress } = tools;
+        Self {
+            scope,
+            plan,
+            run,
+            store,
+            deleter,
+            references,
+            anchor,
+            ledger,
+            clock,
+            stop,
+            stop_file,
+            progress,
+            limiter: Limiter::new(),
+            batches: AtomicU64::new(0),
+            unread: AtomicU64::new(0),
+            halt: Mutex::new(None),
+        }
+    }
+
+    /// Works through the candidates. Says why it ended early, if it did; the journal has every outcome.
+    pub async fn run(&self, candidates: &[Candidate]) -> Option<Halt> {
+        let work = futures::stream::iter(candidates).map(|candidate| self.dispose_of(candidate));
+        work.buffer_unordered(IDS_IN_FLIGHT).collect::<()>().await;
+        self.halt.lock().take()
+    }
+
+    /// Notes the objects of groups that the plan names and this run keeps, each with the reason; settles what a run that
+    /// died may have asked of them.
+    pub async fn keep(&self, kept: &[(PlanGroup, SkipReason)]) {
+        for (planned, reason) in kept {
+            let candidate = Candidate { id: planned.id, planned: vec![planned.clone()], odd: Vec::new() };
+            self.keep_group(&candidate, planned, *reason).await;
+        }
+    }
+
+    /// Ids that could not be read to their end, and are left for another run.
+    pub fn unread(&self) -> u64 {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing more may be sent. Asked before every batch.
+    fn is_halted(&self) -> bool {
+        let mut halt = self.halt.lock();
+        if halt.is_none() {
+            if self.stop.is_cancelled() {
+                *halt = Some(Halt::Interrupted);
+            } else if self.stop_file.exists() {
+                *halt = Some(Halt::StopFile);
+            }
+        }
+        halt.is_some()
+    }
+
+    /// Ends the run; the first reason is kept.
+    fn halt(&self, reason: Halt) {
+        self.halt.lock().get_or_insert(reason);
+    }
+
+    fn intent<'i>(&self, id: DatasetId, prefix: &'i str, batch: u64) -> Intent<'i>
+    where
+        'd: 'i,
+    {
+        Intent { scope: &self.scope.name, plan: self.plan, run: self.run, id, prefix, batch }
+    }
+}

@@ -1,0 +1,75 @@
+//! After the requests: the group is listed once more, and every intent ends by what is there.
+
+use std::collections::VecDeque;
+
+use super::Disposal;
+use crate::list::content::ContentError;
+use crate::list::pages::Pages;
+use crate::model::{DatasetId, Object, ObjectKey};
+use crate::record::KeyOutcome;
+
+impl Disposal<'_> {
+    /// Settles the intents of a group; says whether the store lists nothing of it any more.
+    ///
+    /// An intended key that is absent ends as deleted, whatever was replied. One that is still listed unchanged was not
+    /// deleted, whatever was replied. One that was written again since is another object.
+    pub(super) async fn settle_group(&self, id: DatasetId, prefix: &str) -> Result<bool, ContentError> {
+        crate::failpoint::reach("before_verify");
+        // A stop is no reason to leave an outcome open: this only reads.
+        let never = tokio_util::sync::CancellationToken::new();
+        let mut pages = Pages::new(self.store, prefix, false, &never);
+        let mut listed: VecDeque<Object> = VecDeque::new();
+        let (mut is_listed, mut is_gone) = (false, true);
+        let mut after: Option<ObjectKey> = None;
+        loop {
+            let intents = self.ledger.to_verify(&self.scope.name, self.plan, prefix, after.as_ref()).await?;
+            let Some((last, _)) = intents.last() else { break };
+            after = Some(last.key.clone());
+            let mut outcomes = Vec::new();
+            for (intent, outcome) in intents {
+                while !is_listed && listed.back().is_none_or(|object| object.key < intent.key) {
+                    listed.clear();
+                    match pages.next().await? {
+                        Some(page) => {
+                            is_gone &= page.objects.is_empty();
+                            listed.extend(page.objects);
+                        }
+                        None => is_listed = true,
+                    }
+                }
+                while listed.front().is_some_and(|object| object.key < intent.key) {
+                    listed.pop_front();
+                }
+                let found = listed.front().filter(|object| object.key == intent.key);
+                outcomes.extend(self.outcome_of(id, intent, outcome.as_deref(), found));
+            }
+            self.ledger.settle(&self.scope.name, &outcomes).await?;
+        }
+        while let Some(page) = if is_listed { None } else { pages.next().await? } {
+            is_gone &= page.objects.is_empty();
+        }
+        Ok(is_gone)
+    }
+
+    fn outcome_of(
+        &self,
+        id: DatasetId,
+        intent: Object,
+        outcome: Option<&str>,
+        found: Option<&Object>,
+    ) -> Option<(ObjectKey, KeyOutcome, String)> {
+        match (found, outcome) {
+            (None, Some("deleted" | "already_gone")) => None,
+            (None, _) => Some((intent.key, KeyOutcome::Deleted, "absent_when_verified".into())),
+            (Some(found), Some("deleted" | "already_gone")) if *found != intent => None,
+            (Some(_), Some("deleted" | "already_gone")) => {
+                tracing::warn!(dataset_id = %id, key = %crate::model::visible(intent.key.as_str()), "the store said deleted and still lists it");
+                Some((intent.key, KeyOutcome::Failed, "still_listed".into()))
+            }
+            (Some(_), Some("failed")) => None,
+            // Only a process that died leaves an intent without an outcome: nobody knows whether it was sent.
+            (Some(_), None) => Some((intent.key, KeyOutcome::Skipped, "interrupted".into())),
+            (Some(_), Some(_)) => Some((intent.key, KeyOutcome::Failed, "still_listed".into())),
+        }
+    }
+}

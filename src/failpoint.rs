@@ -1,0 +1,19 @@
+//! Where a test may end the process, to prove that a kill at any step converges. Absent from release builds.
+
+/// Ends the process at once, as `kill -9` would, if `ORPHAN_SWEEPER_TEST_KILL_AT` names this step (`step` or `step:n` for the
+/// n-th time).
+#[cfg(debug_assertions)]
+pub fn reach(step: &str) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static SEEN: AtomicU32 = AtomicU32::new(0);
+    let Ok(wanted) = std::env::var("ORPHAN_SWEEPER_TEST_KILL_AT") else { return };
+    let (name, count) = wanted.split_once(':').unwrap_or((&wanted, "1"));
+    if name == step && SEEN.fetch_add(1, Ordering::SeqCst) + 1 == count.parse().unwrap_or(1) {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        std::thread::sleep(std::time::Duration::from_secs(60));
+    }
+}
+
+/// Nothing, in a release build.
+#[cfg(not(debug_assertions))]
+pub fn reach(_step: &str) {}

@@ -1,0 +1,315 @@
+//! The ids that rows keep alive, with the proof that every one of them was read.
+//!
+//! Invariant: a fault in the listing deletes too little; a fault here would delete everything. So a read either
+//! carries its proof or is an error that ends the run.
+
+mod postgres;
+mod sqlite;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+pub use postgres::PostgresReferences;
+pub use sqlite::SqliteReferences;
+
+use crate::clock::Clock;
+use crate::config::secrets::{Backend, DatabaseUrl};
+use crate::config::{LiveTable, TableName};
+use crate::model::{DatasetId, Timestamp};
+
+/// Ids of each table that a re-check expects to find again.
+pub const SENTINELS: usize = 16;
+
+/// One row of a live table.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveRow {
+    /// The id that it keeps alive.
+    pub id: DatasetId,
+    /// Index of its table.
+    pub table: usize,
+    /// When it was made, where that is known.
+    pub created_at: Option<Timestamp>,
+    /// Whether it should have objects.
+    pub expects_objects: bool,
+}
+
+/// Which database was read: what a restore, a failover or a swapped table changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseIdentity {
+    /// The cluster: Postgres's system identifier, `SQLite`'s file.
+    pub system: String,
+    /// The timeline, which a promotion or a point-in-time recovery changes.
+    pub timeline: String,
+    /// The database's name.
+    pub database: String,
+    /// Each live table and its object id.
+    pub tables: Vec<TableIdentity>,
+}
+
+/// Which table was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableIdentity {
+    /// Its qualified name.
+    pub name: String,
+    /// Its object id, which a swapped table changes.
+    pub oid: i64,
+}
+
+impl fmt::Display for DatabaseIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "database `{}` of system {} on timeline {}", self.database, self.system, self.timeline)?;
+        self.tables.iter().try_for_each(|table| write!(f, ", {} (oid {})", table.name, table.oid))
+    }
+}
+
+/// What was proven of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenTable {
+    /// Its qualified name.
+    pub name: String,
+    /// Its rows with an id.
+    pub rows: u64,
+    /// Up to [`SENTINELS`] ids that it holds.
+    pub sentinels: Vec<DatasetId>,
+}
+
+/// Transactions that may hold rows which nobody sees yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenTransactions {
+    /// None that could have written, or this one is the oldest.
+    Since(Option<Timestamp>),
+    /// Our role may not see them.
+    Hidden,
+}
+
+/// A complete read of every live table, in one snapshot of the primary.
+#[derive(Debug, Clone)]
+pub struct ProvenReferences {
+    /// Which database it was.
+    pub identity: DatabaseIdentity,
+    /// The database's clock.
+    pub database_time: Timestamp,
+    /// Each table, in the order of the configuration.
+    pub tables: Vec<ProvenTable>,
+    /// Open transactions.
+    pub open_transactions: OpenTransactions,
+    /// The role that read, for messages.
+    pub role: String,
+}
+
+/// What a re-check is compared with.
+#[derive(Debug, Clone)]
+pub struct Anchor {
+    /// The database that the run read.
+    pub identity: DatabaseIdentity,
+    /// The sentinel ids of each table.
+    pub sentinels: Vec<Vec<DatasetId>>,
+}
+
+impl ProvenReferences {
+    /// What later re-checks of this run are compared with.
+    pub fn anchor(&self) -> Anchor {
+        Anchor { identity: self.identity.clone(), sentinels: self.tables.iter().map(|table| table.sentinels.clone()).collect() }
+    }
+}
+
+/// Why the rows could not be read. Each ends the run.
+#[derive(Debug, thiserror::Error)]
+pub enum ReferencesError {
+    /// No connection.
+    #[error("failed to connect to the database {shown}")]
+    Connect {
+        /// The address, without secrets.
+        shown: String,
+        /// Why.
+        source: sqlx::Error,
+    },
+    /// A statement failed.
+    #[error("failed to {step}")]
+    Statement {
+        /// What it was for.
+        step: String,
+        /// Why.
+        source: sqlx::Error,
+    },
+    /// Replays another server's changes, possibly late.
+    #[error("the database is a standby: it may lack rows that the primary has")]
+    Standby,
+    /// A live table is of a kind that cannot be proven.
+    #[error("`{key}`: `{table}` is {kind}; write the table or view that holds the rows themselves")]
+    Unsuitable {
+        /// The configuration's key.
+        key: String,
+        /// The table.
+        table: TableName,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A live table is not there.
+    #[error("`{key}`: there is no table `{table}` that this role can see")]
+    NoTable {
+        /// The configuration's key.
+        key: String,
+        /// The table.
+        table: TableName,
+    },
+    /// A live id is no UUID, so nobody knows what it keeps alive.
+    #[error("an id in `{table}` is no UUID: `{text}`")]
+    UnreadableId {
+        /// The table.
+        table: TableName,
+        /// The id, shortened.
+        text: String,
+    },
+    /// The rows that arrived are not the rows that are there.
+    #[error("`{table}` has {expected} rows in this snapshot and {arrived} arrived, or others than it has")]
+    Unproven {
+        /// The table.
+        table: TableName,
+        /// Rows that the proof counted.
+        expected: u64,
+        /// Rows that arrived.
+        arrived: u64,
+    },
+    /// The server is too old.
+    #[error("PostgreSQL {0} is older than 14, the first that can prove a read")]
+    TooOld(String),
+    /// A re-check found another database or table than the run read.
+    #[error("the database changed while the run was deleting: {0}")]
+    Moved(String),
+    /// A re-check found too few of the ids that were there.
+    #[error("only {found} of {asked} known ids of `{table}` are still there: the table may have been emptied or swapped")]
+    SentinelsGone {
+        /// The table.
+        table: String,
+        /// Sentinels found.
+        found: usize,
+        /// Sentinels asked for.
+        asked: usize,
+    },
+}
+
+impl ReferencesError {
+    /// Whether the configuration is at fault.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Unsuitable { .. } | Self::NoTable { .. } | Self::TooOld(_))
+    }
+
+    /// What an operator should do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "check ORPHAN_SWEEPER_DATABASE_URL and that the database is up: `orphan-sweeper doctor`",
+            Self::Statement { .. } => "check the role's rights (README.md, \"Least privilege\"): `orphan-sweeper doctor`",
+            Self::Standby => "point ORPHAN_SWEEPER_DATABASE_URL at the primary",
+            Self::Unsuitable { .. } | Self::NoTable { .. } => "correct `scope.live.table` and `id_column`; names are matched exactly as the database spells them",
+            Self::UnreadableId { .. } => "correct `scope.live.id_column`, or the row",
+            Self::Unproven { .. } => "run again; if it happens again, something filters or cuts the connection",
+            Self::TooOld(_) => "use PostgreSQL 14 or newer",
+            Self::Moved(_) | Self::SentinelsGone { .. } => "find out what happened to the database before anything else is deleted",
+        }
+    }
+}
+
+/// Reads the live ids, and asks again for a few of them. It has no way to write.
+#[async_trait]
+pub trait References: Send + Sync {
+    /// Reads every live table in one snapshot and gives each row to `visit`.
+    ///
+    /// - Errors: [`ReferencesError`]; nothing that was visited then counts, except as a reason to keep.
+    async fn read(&self, visit: &mut (dyn FnMut(LiveRow) + Send)) -> Result<ProvenReferences, ReferencesError>;
+
+    /// Which of `ids` have a row now, asked of the primary with the proof of `anchor`.
+    ///
+    /// - Errors: [`ReferencesError`]; a run that gets one deletes nothing more.
+    async fn recheck(&self, ids: &[DatasetId], anchor: &Anchor) -> Result<Vec<DatasetId>, ReferencesError>;
+}
+
+/// The backend that an address names.
+pub fn open(url: &DatabaseUrl, live: &[LiveTable], clock: Arc<dyn Clock>) -> Box<dyn References> {
+    match url.backend {
+        Backend::Postgres => Box::new(PostgresReferences::new(url.clone(), live.to_vec())),
+        Backend::Sqlite => Box::new(SqliteReferences::new(url.clone(), live.to_vec(), clock)),
+    }
+}
+
+/// Keeps the sentinels of a table: ids of the rows with the smallest hashes, which are spread over the whole table.
+#[derive(Debug, Default)]
+struct SentinelSample(std::collections::BTreeMap<u64, DatasetId>);
+
+impl SentinelSample {
+    fn add(&mut self, id: DatasetId) {
+        // Fibonacci hashing over both halves: cheap, and neither time-ordered nor random ids bias it.
+        let (high, low) = id.0.as_u64_pair();
+        let hash = (high ^ low.rotate_left(29)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        if self.0.len() == SENTINELS && self.0.last_key_value().is_some_and(|(largest, _)| hash >= *largest) {
+            return;
+        }
+        self.0.insert(hash, id);
+        if self.0.len() > SENTINELS {
+            self.0.pop_last();
+        }
+    }
+
+    fn into_ids(self) -> Vec<DatasetId> {
+        self.0.into_values().collect()
+    }
+}
+
+/// Compares what a re-check found with what the run read.
+fn check_anchor(found: &DatabaseIdentity, sentinels_found: &[usize], anchor: &Anchor) -> Result<(), ReferencesError> {
+    if *found != anchor.identity {
+        return Err(ReferencesError::Moved(format!("it was {}, it is {found}", anchor.identity)));
+    }
+    for ((table, found), asked) in anchor.identity.tables.iter().zip(sentinels_found).zip(&anchor.sentinels) {
+        if found * 2 < asked.len() {
+            return Err(ReferencesError::SentinelsGone { table: table.name.clone(), found: *found, asked: asked.len() });
+        }
+    }
+    Ok(())
+}
+
+/// Reads an id as it stands in a row.
+fn read_id(text: &str, table: &TableName) -> Result<DatasetId, ReferencesError> {
+    DatasetId::parse_lenient(text).ok_or_else(|| {
+        let shortened: String = text.chars().take(60).collect();
+        ReferencesError::UnreadableId { table: table.clone(), text: crate::model::visible(&shortened) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentinels_are_spread_and_at_most_sixteen() {
+        let mut sample = SentinelSample::default();
+        (0..10_000_u128).for_each(|n| sample.add(DatasetId(uuid::Uuid::from_u128(n << 64 | n))));
+        let ids = sample.into_ids();
+        assert_eq!(ids.len(), SENTINELS);
+        let upper_half = ids.iter().filter(|id| id.0.as_u128() & 0xffff_ffff >= 5000).count();
+        assert!((3..=13).contains(&upper_half), "{upper_half} of 16 lie in the upper half");
+    }
+
+    #[test]
+    fn fewer_than_half_the_sentinels_end_the_run() {
+        let identity = DatabaseIdentity {
+            system: "1".into(),
+            timeline: "1".into(),
+            database: "d".into(),
+            tables: vec![TableIdentity { name: "s.a".into(), oid: 1 }, TableIdentity { name: "s.b".into(), oid: 2 }],
+        };
+        let ids = |count: u128| (0..count).map(|n| DatasetId(uuid::Uuid::from_u128(n))).collect::<Vec<_>>();
+        let anchor = Anchor { identity: identity.clone(), sentinels: vec![ids(16), ids(3)] };
+        assert!(check_anchor(&identity, &[8, 2], &anchor).is_ok());
+        assert!(matches!(check_anchor(&identity, &[7, 3], &anchor), Err(ReferencesError::SentinelsGone { found: 7, .. })));
+        assert!(matches!(check_anchor(&identity, &[16, 1], &anchor), Err(ReferencesError::SentinelsGone { found: 1, .. })));
+        let mut other = identity;
+        other.timeline = "2".into();
+        assert!(matches!(check_anchor(&other, &[16, 3], &anchor), Err(ReferencesError::Moved(_))));
+    }
+}

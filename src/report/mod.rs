@@ -1,0 +1,261 @@
+//! report: what a run saw, decided and did, for a person and for a machine. Pure, into `io::Write`.
+//!
+//! Takes the one model below; gives JSON, CSV, HTML and text. Invariant: planned is told apart from deleted, marked
+//! apart from freed, and what was not read is never shown as nothing.
+
+pub mod csv;
+pub mod folder;
+pub mod html;
+pub mod text;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::decide::Verdict;
+use crate::decide::breakers::Reading;
+use crate::model::{Group, Timestamp, Versioning};
+use crate::parse::{Pattern, prefix_of};
+
+/// Version of `summary.json`.
+pub const SUMMARY_VERSION: u32 = 1;
+
+/// What `summary.json` holds. Times are RFC 3339 in UTC, sizes bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Summary {
+    /// Version of this format.
+    pub schema_version: u32,
+    /// Version of the program.
+    pub tool_version: String,
+    /// The run: a `UUIDv7`.
+    pub run_id: Uuid,
+    /// The scope.
+    pub scope: String,
+    /// `audit`, `apply` or `sweep`.
+    pub command: String,
+    /// Whether nothing could be deleted.
+    pub dry_run: bool,
+    /// What became of the run.
+    pub outcome: Outcome,
+    /// Why, where it is not `complete`.
+    pub reason: Option<String>,
+    /// When it began, by the host's clock.
+    pub started_at: Timestamp,
+    /// When it ended, by the host's clock.
+    pub finished_at: Timestamp,
+    /// The time that ages were judged at: the earlier of the store's and the database's clock.
+    pub as_of: Option<Timestamp>,
+    /// What was audited.
+    pub target: Target,
+    /// The ledger.
+    pub ledger: LedgerInfo,
+    /// Where this report lies.
+    pub report_dir: String,
+    /// The hash of the plan that was made or applied.
+    pub plan_hash: Option<String>,
+    /// Groups by what they are.
+    pub groups: GroupCounts,
+    /// Rows that should have objects and have none.
+    pub missing: u64,
+    /// Objects under orphans.
+    pub orphan_objects: u64,
+    /// Their bytes.
+    pub orphan_bytes: u64,
+    /// Objects under eligible orphans.
+    pub eligible_objects: u64,
+    /// Their bytes.
+    pub eligible_bytes: u64,
+    /// The earliest time at which an orphan that is kept for now could become eligible.
+    pub next_eligible_at: Option<Timestamp>,
+    /// Every breaker.
+    pub breakers: Vec<Reading>,
+    /// How much was read.
+    pub coverage: Coverage,
+    /// What was deleted; null where nothing was asked for.
+    pub deletion: Option<Deletion>,
+    /// How it compares with the last complete run; null on a first run.
+    pub trend: Option<Trend>,
+}
+
+/// What became of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It did all it was asked for.
+    Complete,
+    /// A breaker, a plan check or approval refused it.
+    Refused,
+    /// Not everything could be read.
+    Incomplete,
+    /// It broke off.
+    Failed,
+    /// It was told to stop.
+    Interrupted,
+}
+
+impl Outcome {
+    /// The word in the reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Refused => "refused",
+            Self::Incomplete => "incomplete",
+            Self::Failed => "failed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// What was audited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// The store's address.
+    pub endpoint: String,
+    /// The bucket.
+    pub bucket: String,
+    /// The prefix.
+    pub prefix: String,
+    /// Whether the bucket keeps old versions.
+    pub versioning: Versioning,
+    /// The database's address, without user, password and options.
+    pub database: String,
+}
+
+/// The ledger that remembers the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LedgerInfo {
+    /// Its id.
+    pub id: Uuid,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Runs that it remembers.
+    pub runs: u64,
+}
+
+/// Groups by what they are: `listed` = `live` + `orphan` + `empty`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GroupCounts {
+    /// All dataset prefixes.
+    pub listed: u64,
+    /// Those whose id has a row.
+    pub live: u64,
+    /// Those without, that hold objects.
+    pub orphan: u64,
+    /// Orphans that every rule lets go.
+    pub eligible: u64,
+    /// Orphans kept as `within_grace`.
+    pub in_grace: u64,
+    /// Prefixes without a row that show no current object.
+    pub empty: u64,
+    /// Keys and prefixes that no pattern reads.
+    pub foreign: u64,
+}
+
+/// How much was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Coverage {
+    /// Whether everything was.
+    pub complete: bool,
+    /// `ListObjectsV2` requests sent.
+    pub list_requests: u64,
+    /// Live rows read.
+    pub references: u64,
+    /// What could not be read.
+    pub errors: Vec<String>,
+}
+
+/// What was deleted: `requested` is the sum of the five outcomes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Deletion {
+    /// Keys that the plan asked for.
+    pub requested: u64,
+    /// Deleted, or marked on a versioned bucket.
+    pub deleted: u64,
+    /// Gone before.
+    pub already_gone: u64,
+    /// Kept after all, with a reason.
+    pub skipped: u64,
+    /// Still there.
+    pub failed: u64,
+    /// Unknown.
+    pub unconfirmed: u64,
+    /// Bytes freed.
+    pub bytes_deleted: u64,
+    /// Bytes marked as deleted on a versioned bucket, and not freed.
+    pub bytes_marked: u64,
+}
+
+/// How a run compares with the last complete one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Trend {
+    /// That run.
+    pub since_run: Uuid,
+    /// Orphans that it did not have.
+    pub new: u64,
+    /// Orphans that both have.
+    pub persisting: u64,
+    /// Orphans that only it had.
+    pub resolved: u64,
+    /// Growth of the bytes under orphans, a day; negative where they shrink.
+    pub bytes_per_day: Option<f64>,
+    /// Days until the store is full at that rate; null where that is not known.
+    pub days_to_full: Option<f64>,
+}
+
+/// One orphan group, as judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrphanRecord {
+    /// The group.
+    pub group: Group,
+    /// Its objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The oldest `LastModified`.
+    pub oldest: Option<Timestamp>,
+    /// The newest `LastModified`.
+    pub newest: Option<Timestamp>,
+    /// When it was first seen as an orphan.
+    pub first_seen: Timestamp,
+    /// How many scans saw it.
+    pub sightings: u32,
+    /// What becomes of it.
+    pub verdict: Verdict,
+}
+
+impl OrphanRecord {
+    /// Its prefix, as listed.
+    pub fn prefix(&self, patterns: &[Pattern]) -> String {
+        prefix_of(&self.group, patterns)
+    }
+}
+
+/// Everything that a report shows.
+#[derive(Debug, Clone, Copy)]
+pub struct Report<'r> {
+    /// The numbers.
+    pub summary: &'r Summary,
+    /// Every orphan group; empty where none could be judged.
+    pub orphans: &'r [OrphanRecord],
+    /// The scope's patterns, which spell the prefixes.
+    pub patterns: &'r [Pattern],
+    /// The command to type next, where there is one.
+    pub next_command: Option<&'r str>,
+}
+
+/// The JSON Schema of `summary.json`.
+pub fn summary_schema() -> schemars::Schema {
+    schemars::schema_for!(Summary)
+}
+
+/// The JSON Schema of `plan.json`.
+pub fn plan_schema() -> schemars::Schema {
+    schemars::schema_for!(crate::plan::PlanFile)
+}

@@ -1,0 +1,421 @@
+//! The sentences that the page and the terminal share. Pure.
+//!
+//! Takes a report; gives what it says in words. Invariant: what was not read is called not read, and a deletion is
+//! only claimed where an outcome says so.
+
+use serde_json::Value;
+
+use crate::decide::Verdict;
+use crate::decide::breakers::{Breaker, Kind, Reading};
+use crate::model::{Timestamp, Versioning, human_bytes, human_count, visible};
+use crate::report::{Deletion, OrphanRecord, Outcome, Report, Summary};
+
+/// How a headline should look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// Nothing needs a person.
+    Good,
+    /// Somebody should look.
+    Attention,
+    /// It did not do what it was asked for.
+    Bad,
+}
+
+/// The outcome of a run in a sentence or two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Headline {
+    /// How it should look.
+    pub(crate) tone: Tone,
+    /// What it says.
+    pub(crate) sentence: String,
+}
+
+/// What to do about a breaker that refuses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Advice {
+    /// In words.
+    pub(crate) words: &'static str,
+    /// The command that follows, once the words were heeded.
+    pub(crate) command: Option<String>,
+}
+
+/// Groups, objects and bytes that belong together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Groups.
+    pub(crate) groups: u64,
+    /// Their objects.
+    pub(crate) objects: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
+}
+
+impl Tally {
+    /// Counts one more orphan.
+    pub(crate) fn add(&mut self, orphan: &OrphanRecord) {
+        self.groups += 1;
+        self.objects = self.objects.saturating_add(orphan.objects);
+        self.bytes = self.bytes.saturating_add(orphan.bytes);
+    }
+
+    /// The orphans with this verdict.
+    pub(crate) fn of(orphans: &[OrphanRecord], verdict: Verdict) -> Self {
+        let mut tally = Self::default();
+        orphans.iter().filter(|orphan| orphan.verdict == verdict).for_each(|orphan| tally.add(orphan));
+        tally
+    }
+
+    /// The orphans that are eligible, by the run's own count.
+    pub(crate) fn eligible(summary: &Summary) -> Self {
+        Self { groups: summary.groups.eligible, objects: summary.eligible_objects, bytes: summary.eligible_bytes }
+    }
+
+    /// The orphans that stay, by the run's own count.
+    pub(crate) fn kept(summary: &Summary) -> Self {
+        Self {
+            groups: summary.groups.orphan.saturating_sub(summary.groups.eligible),
+            objects: summary.orphan_objects.saturating_sub(summary.eligible_objects),
+            bytes: summary.orphan_bytes.saturating_sub(summary.eligible_bytes),
+        }
+    }
+}
+
+/// A count with its noun.
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", human_count(count), if count == 1 { one } else { many })
+}
+
+/// A time to the second.
+pub(crate) fn moment(time: Timestamp) -> String {
+    time.format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// A span in its two largest units: `6 days 23 h`.
+pub(crate) fn span(span: chrono::Duration) -> String {
+    let (days, hours, minutes) = (span.num_days(), span.num_hours() % 24, span.num_minutes() % 60);
+    let whole_days = format!("{days} {}", if days == 1 { "day" } else { "days" });
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{} s", span.num_seconds()),
+        (0, 0, minutes) => format!("{minutes} min"),
+        (0, hours, 0) => format!("{hours} h"),
+        (0, hours, minutes) => format!("{hours} h {minutes} min"),
+        (_, 0, _) => whole_days,
+        (_, hours, _) => format!("{whole_days} {hours} h"),
+    }
+}
+
+/// When the next orphans could become eligible, and how long after the scan that is.
+pub(crate) fn next_eligible(summary: &Summary) -> Option<String> {
+    let next = summary.next_eligible_at?;
+    let wait = summary.as_of.map(|as_of| next - as_of).filter(|wait| *wait > chrono::Duration::zero());
+    let after = wait.map(|wait| format!(", {} after this scan", span(wait))).unwrap_or_default();
+    Some(format!("{}{after}", next.format("%Y-%m-%d %H:%M UTC")))
+}
+
+/// A count of a scan; `None` where it was not read, which is not the same as nothing.
+pub(crate) fn read_count(summary: &Summary, count: u64) -> Option<u64> {
+    Some(count).filter(|count| summary.coverage.complete || *count > 0)
+}
+
+/// The breakers that refuse deletion, or would.
+pub(crate) fn refusing(summary: &Summary, kind: Kind) -> Vec<&Reading> {
+    summary.breakers.iter().filter(|reading| reading.kind == kind && reading.refuses()).collect()
+}
+
+/// Whether the run could delete at all: an audit only says what `apply` would refuse.
+pub(crate) fn asks_for_deletion(summary: &Summary) -> bool {
+    summary.command != "audit"
+}
+
+fn names(readings: &[&Reading]) -> String {
+    readings.iter().map(|reading| reading.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn command_name(summary: &Summary) -> String {
+    let command = visible(&summary.command);
+    if summary.dry_run && asks_for_deletion(summary) {
+        return format!("Dry run of {command}");
+    }
+    let mut letters = command.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// The outcome in a sentence or two, ending in what was deleted.
+pub(crate) fn headline(summary: &Summary) -> Headline {
+    let command = command_name(summary);
+    let deleted = deleted_sentence(summary);
+    let (tone, sentence) = match summary.outcome {
+        Outcome::Complete => return complete(summary, &command),
+        Outcome::Refused => (Tone::Bad, format!("{command} refused{}. {deleted}", refusal(summary))),
+        Outcome::Incomplete => {
+            let what = "not everything could be read, so nothing counts as seen";
+            (Tone::Bad, format!("{command} incomplete: {what}. {deleted}"))
+        }
+        Outcome::Failed => (Tone::Bad, format!("{command} failed{}. {deleted}", how_far(summary))),
+        Outcome::Interrupted => (Tone::Attention, format!("{command} interrupted{}. {deleted}", how_far(summary))),
+    };
+    Headline { tone, sentence }
+}
+
+fn how_far(summary: &Summary) -> &'static str {
+    match (&summary.deletion, summary.coverage.complete) {
+        (Some(_), _) => " before the deletion was finished",
+        (None, true) => " after the scan was complete",
+        (None, false) => " before the scan was complete",
+    }
+}
+
+fn refusal(summary: &Summary) -> String {
+    let evidence = refusing(summary, Kind::Evidence);
+    let tripped: Vec<&Reading> = evidence.iter().copied().filter(|reading| reading.tripped).collect();
+    if !tripped.is_empty() {
+        return format!(": what was seen is not to be trusted ({})", names(&tripped));
+    }
+    if !evidence.is_empty() {
+        return format!(": what an earlier run saw waits for an acknowledgement ({})", names(&evidence));
+    }
+    let size = refusing(summary, Kind::Size);
+    if !size.is_empty() {
+        return format!(": more would go than the limits allow ({})", names(&size));
+    }
+    String::new()
+}
+
+fn complete(summary: &Summary, command: &str) -> Headline {
+    if let Some(deletion) = &summary.deletion {
+        let has_failures = deletion.failed > 0 || deletion.unconfirmed > 0;
+        let (tone, ending) =
+            if has_failures { (Tone::Attention, "finished with failures") } else { (Tone::Good, "complete") };
+        let sentence = if deletion.requested == 0 {
+            format!("{command} complete: nothing was left to delete.")
+        } else {
+            format!("{command} {ending}: {}.", outcomes(deletion, summary.target.versioning))
+        };
+        return Headline { tone, sentence };
+    }
+    let groups = &summary.groups;
+    let listed = counted(groups.listed, "group", "groups");
+    if groups.orphan == 0 {
+        let sentence = format!("{command} complete: no orphans among {listed}.");
+        let tone = if summary.missing > 0 { Tone::Attention } else { Tone::Good };
+        return Headline { tone, sentence };
+    }
+    let orphans = format!("{} ({})", counted(groups.orphan, "orphan", "orphans"), human_bytes(summary.orphan_bytes));
+    let eligible = match groups.eligible {
+        0 => "none of them eligible for deletion yet".to_owned(),
+        eligible if eligible == groups.orphan => "all of them eligible for deletion".to_owned(),
+        eligible => {
+            let bytes = human_bytes(summary.eligible_bytes);
+            let verb = if eligible == 1 { "is" } else { "are" };
+            format!("of which {} ({bytes}) {verb} eligible for deletion", human_count(eligible))
+        }
+    };
+    let sentence =
+        format!("{command} complete: {orphans} among {listed}, {eligible}. {}", deleted_sentence(summary));
+    Headline { tone: if groups.eligible > 0 { Tone::Attention } else { Tone::Good }, sentence }
+}
+
+/// What a broken-off run deleted.
+fn deleted_sentence(summary: &Summary) -> String {
+    match &summary.deletion {
+        None => "Nothing was deleted.".to_owned(),
+        Some(deletion) if deletion.deleted == 0 && deletion.unconfirmed == 0 => "Nothing was deleted.".to_owned(),
+        Some(deletion) => {
+            let outcomes = outcomes(deletion, summary.target.versioning);
+            format!("Until then: {outcomes}.")
+        }
+    }
+}
+
+/// The outcomes of the keys that were asked for: planned apart from deleted, marked apart from freed.
+fn outcomes(deletion: &Deletion, versioning: Versioning) -> String {
+    let of_planned = format!(
+        "{} of {}",
+        human_count(deletion.deleted),
+        counted(deletion.requested, "planned object", "planned objects")
+    );
+    let was = if deletion.requested == 1 { "was" } else { "were" };
+    let (freed, marked) = (human_bytes(deletion.bytes_deleted), human_bytes(deletion.bytes_marked));
+    let mut clause = match (marks(versioning) || deletion.bytes_marked > 0, deletion.bytes_deleted > 0) {
+        (false, _) => format!("{of_planned} {was} deleted and {freed} freed"),
+        (true, true) => format!("{of_planned} {was} deleted or marked, {freed} freed and {marked} only marked"),
+        (true, false) => format!("{of_planned} {was} marked as deleted ({marked}) and nothing was freed"),
+    };
+    let others = [
+        (deletion.already_gone, "already gone"),
+        (deletion.skipped, "skipped"),
+        (deletion.failed, "failed"),
+        (deletion.unconfirmed, "unconfirmed"),
+    ];
+    for (position, (count, word)) in others.into_iter().filter(|(count, _)| *count > 0).enumerate() {
+        clause.push_str(if position == 0 { "; " } else { ", " });
+        clause.push_str(&format!("{} {word}", human_count(count)));
+    }
+    clause
+}
+
+/// Whether a deletion in such a bucket only marks.
+pub(crate) fn marks(versioning: Versioning) -> bool {
+    match versioning {
+        Versioning::Enabled | Versioning::Suspended => true,
+        Versioning::Unversioned | Versioning::Unknown => false,
+    }
+}
+
+/// Whether what was deleted, or may be, can be brought back, and whether it frees anything; `None` where nothing may go.
+pub(crate) fn undo(summary: &Summary) -> Option<&'static str> {
+    let is_done = summary.deletion.is_some_and(|deletion| deletion.deleted > 0 || deletion.unconfirmed > 0);
+    if !is_done && summary.groups.eligible == 0 {
+        return None;
+    }
+    Some(match (summary.target.versioning, is_done) {
+        (Versioning::Unversioned, true) => "The bucket keeps no versions: what was deleted cannot be brought back.",
+        (Versioning::Unversioned, false) => "The bucket keeps no versions: a deletion cannot be undone.",
+        (Versioning::Enabled, true) => {
+            "The bucket keeps versions: what was deleted is only marked, and nothing is freed until its old versions go."
+        }
+        (Versioning::Enabled, false) => {
+            "The bucket keeps versions: a deletion only marks, and nothing is freed until the old versions go."
+        }
+        (Versioning::Suspended, _) => {
+            "Versioning of the bucket is suspended: a deletion adds a marker, older versions stay and are not freed, \
+             and what was written since cannot be brought back."
+        }
+        (Versioning::Unknown, _) => {
+            "The store did not say whether the bucket keeps versions: take it that a deletion cannot be undone."
+        }
+    })
+}
+
+/// What a breaker saw, or allows, as a person reads it; `None` where it was not judged.
+pub(crate) fn shown_value(breaker: Breaker, value: &Value) -> Option<String> {
+    if value.is_null() {
+        return None;
+    }
+    let shown = match breaker {
+        Breaker::NoOverlap | Breaker::LiveDrop | Breaker::OrphanShare | Breaker::ForeignShare => {
+            value.as_f64().map(percent)
+        }
+        Breaker::Bytes => value.as_u64().map(human_bytes),
+        Breaker::NoReferences | Breaker::Incomplete | Breaker::OrphanGroups | Breaker::Objects => {
+            value.as_u64().map(human_count)
+        }
+        Breaker::ClockSkew | Breaker::OpenTransaction => value.as_i64().map(|seconds| format!("{seconds} s")),
+        Breaker::DatabaseIdentity | Breaker::TargetChanged => None,
+    };
+    Some(shown.unwrap_or_else(|| visible(&flat(value))))
+}
+
+/// A structured value in one line.
+fn flat(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(values) => values.iter().map(flat).collect::<Vec<_>>().join(", "),
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| match (name.as_str(), value) {
+                ("name", value) => flat(value),
+                (name, value) => format!("{name} {}", flat(value)),
+            });
+            fields.collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+/// A share in per cent, with at most two decimals.
+pub(crate) fn percent(share: f64) -> String {
+    let digits = format!("{:.2}", share * 100.0);
+    format!("{} %", digits.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// What to do about a breaker; `None` where it refuses nothing.
+pub(crate) fn advice(reading: &Reading, report: &Report<'_>) -> Option<Advice> {
+    if !reading.refuses() {
+        return None;
+    }
+    let words = match reading.name {
+        Breaker::NoReferences => "Find out whether it is the right database and who emptied the table.",
+        Breaker::NoOverlap => "Find out whether this database belongs to this bucket.",
+        Breaker::LiveDrop => "Find out who removed the rows: a person, a restore, or a half-done reload.",
+        Breaker::ClockSkew => "Find out which clock is wrong and set it.",
+        Breaker::DatabaseIdentity => {
+            "Find out what changed: a failover, a restore, a swapped table, or another server."
+        }
+        Breaker::TargetChanged => "Find out whether the change of the configuration is meant.",
+        Breaker::Incomplete => "Mend what could not be read; the next complete run goes on by itself.",
+        Breaker::OpenTransaction => "End that transaction or grant the right to see it; the next run goes on by itself.",
+        Breaker::OrphanShare | Breaker::OrphanGroups | Breaker::Objects | Breaker::Bytes => {
+            "Review the plan; a person can lift this limit for it, on record."
+        }
+        Breaker::ForeignShare => {
+            "Look at foreign.csv: a pattern may be missing. A person can lift this limit for one plan, on record."
+        }
+    };
+    let command = match reading.kind {
+        Kind::Evidence if reading.name.latches() => {
+            Some(format!("orphan-sweeper ack {} --by YOU --reason WHY", reading.name.as_str()))
+        }
+        Kind::Evidence => None,
+        Kind::Size => allow_command(report),
+    };
+    Some(Advice { words, command })
+}
+
+/// The one command that lifts every size limit in the way of the run's plan.
+pub(crate) fn allow_command(report: &Report<'_>) -> Option<String> {
+    let flags: Vec<String> = refusing(report.summary, Kind::Size).into_iter().filter_map(allow_flag).collect();
+    if flags.is_empty() {
+        return None;
+    }
+    Some(format!("orphan-sweeper apply {} {}", plan_word(report.summary), flags.join(" ")))
+}
+
+fn allow_flag(reading: &Reading) -> Option<String> {
+    let name = reading.name.as_str();
+    if let Some(count) = reading.observed.as_u64() {
+        return Some(format!("--allow {name}={count}"));
+    }
+    reading.observed.as_f64().map(|share| format!("--allow {name}={}", share_not_below(share)))
+}
+
+/// A share with four decimals that still lets the observed one pass.
+fn share_not_below(share: f64) -> f64 {
+    let rounded = (share * 10_000.0).round() / 10_000.0;
+    let enough = if rounded < share { rounded + 0.000_1 } else { rounded };
+    ((enough * 10_000.0).round() / 10_000.0).min(1.0)
+}
+
+/// How a command names the plan: an audit's by its path, one that was applied by its hash.
+fn plan_word(summary: &Summary) -> String {
+    let is_new = matches!(summary.command.as_str(), "audit" | "sweep");
+    match &summary.plan_hash {
+        Some(_) if is_new => shell_word(&format!("{}/plan.json", summary.report_dir.trim_end_matches('/'))),
+        Some(hash) => shell_word(hash),
+        None => "PLAN".to_owned(),
+    }
+}
+
+/// A word that a shell takes as one.
+fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+,=".contains(c);
+    let shown = visible(text);
+    if !shown.is_empty() && shown.chars().all(is_plain) { shown } else { format!("'{}'", shown.replace('\'', r"'\''")) }
+}
+
+/// A rate of bytes with its sign.
+pub(crate) fn signed_bytes(bytes: f64) -> String {
+    let sign = if bytes < 0.0 { "-" } else { "+" };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast saturates, and one decimal is shown")]
+    let size = bytes.abs().round() as u64;
+    format!("{sign}{}", human_bytes(size))
+}
+
+/// A number of days, whole where that is enough.
+pub(crate) fn days(days: f64) -> String {
+    match days {
+        days if days < 0.0 => "0 days".to_owned(),
+        days if days < 10.0 => format!("{days:.1} days"),
+        days => format!("{days:.0} days"),
+    }
+}

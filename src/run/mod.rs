@@ -1,0 +1,176 @@
+//! run: each command as one readable path through the rooms.
+//!
+//! Invariant: a run that began leaves a report, whatever became of it; `audit` is handed nothing that can delete.
+
+pub mod apply;
+pub mod audit;
+pub mod confirm;
+pub mod failure;
+mod scan;
+mod session;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+pub use apply::PlanSource;
+pub use failure::RunFailure;
+pub use session::{ScopeEnd, Session};
+
+use crate::clock::Clock;
+use crate::config::secrets::{self, SecretError};
+use crate::config::{Config, Scope, Variables};
+use crate::decide::breakers::Allowances;
+use crate::exit::Exit;
+use crate::list::references::{self, References};
+use crate::model::Mode;
+use crate::record::Ledger;
+use crate::s3::{ConnectError, Connection, ReadStore};
+use crate::telemetry::Progress;
+
+/// What every run of a command shares.
+pub struct Services {
+    /// The configuration.
+    pub config: Config,
+    /// The environment, for secrets, which are read anew for each run.
+    pub variables: Variables,
+    /// The host's clock.
+    pub clock: Arc<dyn Clock>,
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Told when a person or the system asks to stop.
+    pub stop: Stop,
+    /// The bars.
+    pub progress: Progress,
+}
+
+/// A request to stop, and who asked.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    /// Cancelled when the run should finish what it has in flight and end.
+    pub token: CancellationToken,
+    signal: Arc<AtomicU8>,
+}
+
+impl Stop {
+    /// Asks to stop, with the exit that tells why.
+    pub fn ask(&self, exit: Exit) {
+        self.signal.store(exit.code(), Ordering::SeqCst);
+        self.token.cancel();
+    }
+
+    /// The exit of a run that was stopped.
+    pub fn exit(&self) -> Exit {
+        if self.signal.load(Ordering::SeqCst) == Exit::Terminated.code() { Exit::Terminated } else { Exit::Interrupted }
+    }
+}
+
+/// What a run reads. It holds nothing that can change the store or the database.
+pub struct Reading {
+    /// The store.
+    pub store: Box<dyn ReadStore>,
+    /// The database.
+    pub references: Box<dyn References>,
+    /// The database's address, to show.
+    pub database: String,
+}
+
+/// Why a run cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A secret is missing.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The store's client cannot be built.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl Services {
+    /// What a run of `scope` reads from. Nothing is sent yet.
+    pub fn reading(&self, scope: &Scope) -> Result<Reading, SetupError> {
+        let credentials = secrets::store(&self.config, &self.variables)?;
+        let connection = Connection::new(&self.config.store, &credentials, Arc::clone(&self.clock))?;
+        let url = secrets::database(&self.config, &self.variables)?;
+        if let Some(warning) = &url.warning {
+            tracing::warn!("{warning}");
+        }
+        let references = references::open(&url, &scope.live, Arc::clone(&self.clock));
+        Ok(Reading { store: Box::new(connection.reading(&scope.bucket)), references, database: url.shown })
+    }
+
+    /// What a run of `scope` deletes with: the only place where the second pair of credentials is read.
+    pub fn deleting(&self, scope: &Scope) -> Result<crate::s3::S3Delete, SetupError> {
+        let credentials = secrets::store_for_deletion(&self.config, &self.variables)?;
+        let connection = Connection::new(&self.config.store, &credentials, Arc::clone(&self.clock))?;
+        Ok(connection.deleting(&scope.bucket))
+    }
+}
+
+/// What a run is asked to do.
+pub enum Job {
+    /// List, compare, report.
+    Audit {
+        /// Whether orphans are exit 3.
+        fail_on_orphans: bool,
+    },
+    /// Delete what a plan says and the checks still allow.
+    Apply(ApplyJob),
+    /// Audit, then apply what policy allows.
+    Sweep {
+        /// Whether to delete at all.
+        mode: Mode,
+    },
+}
+
+/// How a person applies a plan.
+pub struct ApplyJob {
+    /// The plan.
+    pub source: PlanSource,
+    /// Whether to delete at all.
+    pub mode: Mode,
+    /// Limits that the person lifts.
+    pub allowances: Allowances,
+    /// Whether to ask on the terminal first.
+    pub asks_first: bool,
+}
+
+impl Job {
+    fn command(&self) -> &'static str {
+        match self {
+            Self::Audit { .. } => "audit",
+            Self::Apply(_) => "apply",
+            Self::Sweep { .. } => "sweep",
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        match self {
+            Self::Audit { .. } => Mode::DryRun,
+            Self::Apply(job) => job.mode,
+            Self::Sweep { mode } => *mode,
+        }
+    }
+}
+
+/// Runs one scope from its start to its report.
+///
+/// - Errors: only where not even a report could be begun.
+pub async fn run_scope(services: &Services, scope: &Scope, job: &Job) -> Result<ScopeEnd, RunFailure> {
+    let reading = services.reading(scope)?;
+    let mut session = Session::begin(services, scope, &reading, job.command(), job.mode()).await?;
+    let result = match job {
+        Job::Audit { .. } => audit::audit(&mut session, &reading).await.map(drop),
+        Job::Apply(job) => apply::apply(&mut session, &reading, job).await,
+        Job::Sweep { mode } => apply::sweep(&mut session, &reading, *mode).await,
+    };
+    if let Err(failure) = result {
+        session.absorb(failure);
+    }
+    if let Job::Audit { fail_on_orphans: true } = job {
+        session.fail_on_orphans();
+    }
+    session.finish(&reading).await
+}
+

@@ -1,0 +1,165 @@
+//! What every run does first: list the bucket to its end, then read the live ids, then compare.
+//!
+//! The race this closes: a row committed while the listing runs is seen by the read that follows it, and protects.
+
+use crate::decide::breakers::{Evidence, Observation, Reading as BreakerReading, TargetFingerprint, judge_evidence};
+use crate::diff::{Diff, Findings};
+use crate::list::census;
+use crate::list::references::ProvenReferences;
+use crate::model::{DatasetId, Timestamp};
+use crate::record::Ledger;
+use crate::report::csv::CsvFile;
+use crate::s3::retry;
+
+use super::{Reading, RunFailure, Session};
+
+/// A listing and a read of the live ids, both complete and compared.
+pub struct Scan {
+    /// Who is live, who is an orphan.
+    pub findings: Findings,
+    /// What was proven of the database.
+    pub references: ProvenReferences,
+    /// The time that ages are judged at: the earlier of the store's and the database's clock.
+    pub as_of: Timestamp,
+    /// Foreign keys and prefixes.
+    pub foreign: u64,
+    /// What the next scan is compared with, if this one is good.
+    pub observation: Observation,
+}
+
+/// Scans the scope of `session`. `foreign.csv` and `missing.csv` are written on the way.
+///
+/// - Errors: [`RunFailure`]. Ids that were seen live before it broke off lose their sightings all the same.
+pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, RunFailure> {
+    let stop = session.services.stop.token.clone();
+    let clock = session.services.clock.clone();
+    session.draft.target.versioning = retry::read_with_retries(&stop, || reading.store.versioning()).await?;
+
+    let bar = session.services.progress.counter("listing dataset prefixes");
+    let host_before_listing = clock.now();
+    let mut foreign_file = CsvFile::foreign(session.folder.file("foreign.csv")?).map_err(RunFailure::ReportRow)?;
+    let mut failed_row = None;
+    let listing = census::take(
+        &*reading.store,
+        session.scope,
+        &stop,
+        |foreign| {
+            let written = foreign_file.foreign_row(foreign.prefix_or_key, foreign.kind, foreign.reason.as_str());
+            failed_row = failed_row.take().or(written.err());
+        },
+        |groups| bar.set_position(groups as u64),
+    )
+    .await;
+    bar.finish_and_clear();
+    if let Some(error) = failed_row {
+        return Err(RunFailure::ReportRow(error));
+    }
+    foreign_file.finish().map_err(RunFailure::ReportRow)?.publish()?;
+    session.check_stop()?;
+    let listing = listing?;
+    session.draft.groups.listed = listing.groups.len() as u64;
+    session.draft.groups.foreign = listing.foreign;
+    tracing::info!(stage = "list", groups = listing.groups.len(), foreign = listing.foreign, "listing finished");
+
+    // Only now are the rows read: one that was committed meanwhile protects its objects.
+    let bar = session.services.progress.counter("reading live ids");
+    let host_before_reading = clock.now();
+    let mut missing_file = CsvFile::missing(session.folder.file("missing.csv")?).map_err(RunFailure::ReportRow)?;
+    let mut failed_row = None;
+    let mut diff = Diff::new(listing.groups, listing.store_time, session.scope.policy.grace.span());
+    let live_tables = &session.scope.live;
+    let read = reading
+        .references
+        .read(&mut |row| {
+            let table = &live_tables[row.table];
+            let missing_after = chrono::Duration::from_std(table.missing_after).unwrap_or(chrono::Duration::MAX);
+            if diff.visit(&row, missing_after) {
+                let written = missing_file.missing_row(&row.id.to_string(), &table.table.to_string(), row.created_at);
+                failed_row = failed_row.take().or(written.err());
+            }
+            bar.inc(1);
+        })
+        .await;
+    bar.finish_and_clear();
+    // Whatever becomes of this run, an id that it saw live leaves every plan for good.
+    forget_live(&session.services.ledger, &session.scope.name, diff.live_ids()).await?;
+    let references = read?;
+    if let Some(error) = failed_row {
+        return Err(RunFailure::ReportRow(error));
+    }
+    missing_file.finish().map_err(RunFailure::ReportRow)?.publish()?;
+    session.check_stop()?;
+    let findings = diff.finish();
+    let as_of = listing.store_time.min(references.database_time);
+    session.draft.as_of = Some(as_of);
+    session.draft.groups.live = findings.live() as u64;
+    session.draft.missing = findings.missing;
+    session.draft.coverage.references = findings.rows;
+    tracing::info!(stage = "references", rows = findings.rows, live = findings.live(), missing = findings.missing, "live ids read");
+
+    let offsets = [
+        chrono::Duration::zero(),
+        listing.store_time - host_before_listing,
+        references.database_time - host_before_reading,
+    ];
+    let observation = Observation {
+        as_of,
+        rows: references.tables.iter().map(|table| (table.name.clone(), table.rows)).collect(),
+        identity: references.identity.clone(),
+        target: TargetFingerprint::of(session.scope, &session.services.config.store.endpoint),
+        overlap_share: findings.overlap.share(),
+        skew_s: largest_difference_s(&offsets),
+    };
+    Ok(Scan { findings, references, as_of, foreign: listing.foreign, observation })
+}
+
+/// Starts the sightings of the live ids among those listed again. Few of them have any.
+async fn forget_live(ledger: &Ledger, scope: &str, live: impl Iterator<Item = DatasetId>) -> Result<(), RunFailure> {
+    let live: std::collections::HashSet<DatasetId> = live.collect();
+    let mut seen_live = ledger.sighted_ids(scope).await?;
+    seen_live.retain(|id| live.contains(id));
+    Ok(ledger.forget(scope, &seen_live).await?)
+}
+
+/// The largest difference between two of the clocks' offsets, in whole seconds.
+fn largest_difference_s(offsets: &[chrono::Duration]) -> i64 {
+    let seconds = offsets.iter().map(chrono::Duration::num_seconds);
+    seconds.clone().max().unwrap_or(0) - seconds.min().unwrap_or(0)
+}
+
+impl Scan {
+    /// Reads the evidence breakers of this scan, and latches what trips.
+    ///
+    /// - Errors: the ledger's.
+    pub async fn judge(&self, session: &Session<'_>, errors: &[String]) -> Result<Vec<BreakerReading>, RunFailure> {
+        let (ledger, scope) = (&session.services.ledger, session.scope);
+        let baseline = ledger.baseline(&scope.name).await?;
+        let evidence = Evidence {
+            observation: &self.observation,
+            overlap: self.findings.overlap,
+            listed_groups: self.findings.listed() as u64,
+            open_transactions: self.references.open_transactions,
+            role: &self.references.role,
+            database_time: self.references.database_time,
+            errors,
+        };
+        let mut readings = judge_evidence(&evidence, baseline.as_ref(), &scope.limits, scope.policy.grace);
+        let tripped: Vec<_> = readings
+            .iter()
+            .filter(|reading| reading.tripped && reading.name.latches())
+            .map(|reading| (reading.name, reading.message.clone()))
+            .collect();
+        if !tripped.is_empty() {
+            ledger.latch(&scope.name, session.run, session.services.clock.now(), &tripped, &self.observation).await?;
+        }
+        for latch in ledger.latches(&scope.name).await? {
+            if let Some(reading) = readings.iter_mut().find(|reading| reading.name == latch.breaker) {
+                reading.latched = true;
+                if !reading.tripped {
+                    reading.message = format!("waits for an acknowledgement since run {}: {}", latch.run_id, latch.message);
+                }
+            }
+        }
+        Ok(readings)
+    }
+}

@@ -1,0 +1,227 @@
+//! One run of one scope, from its first line in the ledger to its report.
+
+use std::collections::BTreeMap;
+
+use super::{Reading, RunFailure, Services};
+use crate::config::Scope;
+use crate::decide::breakers::{Breaker, Kind, Reading as BreakerReading};
+use crate::exit::Exit;
+use crate::model::{Mode, RunId, Versioning};
+use crate::record::{RunEnd, RunStart};
+use crate::report::csv::CsvFile;
+use crate::report::folder::{self, ReportFolder};
+use crate::report::{
+    Coverage, GroupCounts, LedgerInfo, OrphanRecord, Outcome, Report, SUMMARY_VERSION, Summary, Target, html, text,
+};
+
+/// A run in progress: what it works on, and the report that it fills.
+pub struct Session<'s> {
+    /// What the command's runs share.
+    pub services: &'s Services,
+    /// The scope.
+    pub scope: &'s Scope,
+    /// The run.
+    pub run: RunId,
+    /// Its folder.
+    pub folder: ReportFolder,
+    /// The summary so far.
+    pub draft: Summary,
+    /// The orphans so far.
+    pub orphans: Vec<OrphanRecord>,
+    /// What to type next.
+    pub next_command: Option<String>,
+    /// The exit code so far.
+    pub exit: Exit,
+    /// What to do about a failure.
+    pub hint: Option<String>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct ScopeEnd {
+    /// Its `summary.json`.
+    pub summary: Summary,
+    /// The terminal summary.
+    pub text: String,
+    /// The exit code.
+    pub exit: Exit,
+    /// What to do about a failure.
+    pub hint: Option<String>,
+}
+
+impl<'s> Session<'s> {
+    /// Begins a run: it is in the ledger before it has a folder, so that a folder without a line in the ledger means an
+    /// older ledger, whose sightings count for nothing.
+    pub async fn begin(services: &'s Services, scope: &'s Scope, reading: &Reading, command: &'static str, mode: Mode) -> Result<Self, RunFailure> {
+        let started_at = services.clock.now();
+        let run = RunId::new(started_at);
+        let ledger = &services.ledger;
+        let reports = &services.config.reports_directory;
+        if let Some(newest) = folder::newest_run(reports, &scope.name)
+            && !ledger.knows_run(&newest.to_string()).await?
+        {
+            let forgotten = ledger.forget_all(&scope.name).await?;
+            tracing::warn!(newest = %newest, forgotten, "the ledger does not know the newest report beside it: it is older or another; all sightings start again");
+        }
+        let start = RunStart {
+            run_id: run,
+            scope: scope.name.clone(),
+            command: command.to_owned(),
+            is_dry_run: mode == Mode::DryRun,
+            started_at,
+        };
+        ledger.begin_run(&start).await?;
+        let folder = ReportFolder::create(reports, &scope.name, run)?;
+        let draft = Summary {
+            schema_version: SUMMARY_VERSION,
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            run_id: run.0,
+            scope: scope.name.clone(),
+            command: command.to_owned(),
+            dry_run: mode == Mode::DryRun,
+            outcome: Outcome::Complete,
+            reason: None,
+            started_at,
+            finished_at: started_at,
+            as_of: None,
+            target: Target {
+                endpoint: services.config.store.endpoint.to_string(),
+                bucket: scope.bucket.clone(),
+                prefix: scope.prefix.clone(),
+                versioning: Versioning::Unknown,
+                database: reading.database.clone(),
+            },
+            ledger: LedgerInfo { id: ledger.id(), created_at: ledger.created_at(), runs: ledger.run_count().await? },
+            report_dir: folder.path().display().to_string(),
+            plan_hash: None,
+            groups: GroupCounts::default(),
+            missing: 0,
+            orphan_objects: 0,
+            orphan_bytes: 0,
+            eligible_objects: 0,
+            eligible_bytes: 0,
+            next_eligible_at: None,
+            breakers: Vec::new(),
+            coverage: Coverage::default(),
+            deletion: None,
+            trend: None,
+        };
+        tracing::info!(run_id = %run, command, scope = %scope.name, "run began");
+        Ok(Self { services, scope, run, folder, draft, orphans: Vec::new(), next_command: None, exit: Exit::Done, hint: None })
+    }
+
+    /// Ends the run early where it was told to stop.
+    pub fn check_stop(&self) -> Result<(), RunFailure> {
+        if self.services.stop.token.is_cancelled() {
+            return Err(RunFailure::Interrupted(self.services.stop.exit()));
+        }
+        Ok(())
+    }
+
+    /// Takes a failure into the report.
+    pub fn absorb(&mut self, failure: RunFailure) {
+        // A request that a stop cut short is not the store's fault.
+        let failure = match failure {
+            RunFailure::Store(_) if self.services.stop.token.is_cancelled() => RunFailure::Interrupted(self.services.stop.exit()),
+            failure => failure,
+        };
+        let chain = failure.chain();
+        match &failure {
+            RunFailure::Refused { .. } | RunFailure::Interrupted(_) => tracing::warn!(run_id = %self.run, reason = %chain, "run ended early"),
+            _ => tracing::error!(run_id = %self.run, error = %chain, "run ended early"),
+        }
+        self.draft.outcome = failure.outcome();
+        self.draft.reason = Some(chain.clone());
+        self.exit = failure.exit();
+        self.hint = failure.hint();
+        if failure.outcome() != Outcome::Refused {
+            self.draft.coverage.complete = false;
+            self.draft.coverage.errors.push(chain);
+        }
+    }
+
+    /// Orphans are exit 3 where nothing graver is.
+    pub fn fail_on_orphans(&mut self) {
+        if self.exit == Exit::Done && self.draft.groups.orphan > 0 {
+            self.exit = Exit::OrphansFound;
+        }
+    }
+
+    /// Every breaker in the order of the interface; those that had nothing to judge say so.
+    fn complete_breakers(&mut self) {
+        if !self.draft.coverage.errors.is_empty() {
+            self.draft.breakers.retain(|reading| reading.name != Breaker::Incomplete);
+            self.draft.breakers.push(crate::decide::breakers::incomplete(&self.draft.coverage.errors));
+        }
+        let mut known: BTreeMap<Breaker, BreakerReading> = self.draft.breakers.drain(..).map(|reading| (reading.name, reading)).collect();
+        let why = "the run ended before it could be";
+        self.draft.breakers = Breaker::ALL
+            .into_iter()
+            .map(|name| known.remove(&name).unwrap_or_else(|| BreakerReading::not_judged(name, why)))
+            .collect();
+    }
+
+    /// Writes the report, points `latest` at it and closes the run in the ledger.
+    ///
+    /// - Errors: where the report or the ledger cannot be written; what was written by then stays.
+    pub async fn finish(mut self, reading: &Reading) -> Result<ScopeEnd, RunFailure> {
+        crate::failpoint::reach("before_report");
+        self.draft.coverage.list_requests = reading.store.list_requests();
+        self.draft.finished_at = self.services.clock.now();
+        self.complete_breakers();
+        self.write_missing_files()?;
+        let mut file = CsvFile::orphans(self.folder.file("orphans.csv")?).map_err(RunFailure::ReportRow)?;
+        for orphan in &self.orphans {
+            file.orphan(orphan, &self.scope.patterns).map_err(RunFailure::ReportRow)?;
+        }
+        file.finish().map_err(RunFailure::ReportRow)?.publish()?;
+        let report = Report {
+            summary: &self.draft,
+            orphans: &self.orphans,
+            patterns: &self.scope.patterns,
+            next_command: self.next_command.as_deref(),
+        };
+        let page = html::render(&report).map_err(RunFailure::Render)?;
+        self.folder.write("report.html", page.as_bytes())?;
+        let style = if std::io::IsTerminal::is_terminal(&std::io::stdout()) { text::Style::Coloured } else { text::Style::Plain };
+        let text = text::summary(&report, style);
+        let mut json = serde_json::to_vec_pretty(&self.draft).expect("a summary has only serializable fields");
+        json.push(b'\n');
+        // The last file: a run without it did not finish.
+        self.folder.write("summary.json", &json)?;
+        self.folder.make_latest()?;
+        crate::failpoint::reach("after_report");
+        let end = RunEnd {
+            finished_at: self.draft.finished_at,
+            outcome: self.draft.outcome.as_str(),
+            reason: self.draft.reason.as_deref(),
+            exit_code: self.exit.code(),
+            plan_hash: self.draft.plan_hash.clone(),
+            orphan_bytes: self.draft.coverage.complete.then_some(self.draft.orphan_bytes),
+            summary: String::from_utf8_lossy(&json).into_owned(),
+        };
+        self.services.ledger.finish_run(self.run, &end).await?;
+        tracing::info!(run_id = %self.run, outcome = self.draft.outcome.as_str(), exit = self.exit.code(), "run ended");
+        Ok(ScopeEnd { summary: self.draft, text, exit: self.exit, hint: self.hint })
+    }
+
+    /// Files that the run did not come to are there with their header, so that a reader of reports needs no special case.
+    fn write_missing_files(&self) -> Result<(), RunFailure> {
+        let is_there = |name: &str| self.folder.path().join(name).exists();
+        let clear = |name: &str| std::fs::remove_file(self.folder.path().join(format!(".{name}.partial"))).ok();
+        if !is_there("foreign.csv") {
+            clear("foreign.csv");
+            CsvFile::foreign(self.folder.file("foreign.csv")?).and_then(CsvFile::finish).map_err(RunFailure::ReportRow)?.publish()?;
+        }
+        if !is_there("missing.csv") {
+            clear("missing.csv");
+            CsvFile::missing(self.folder.file("missing.csv")?).and_then(CsvFile::finish).map_err(RunFailure::ReportRow)?.publish()?;
+        }
+        Ok(())
+    }
+
+    /// The breakers that refuse deletion, of one kind or of both.
+    pub fn refusing(&self, kind: Option<Kind>) -> Vec<&BreakerReading> {
+        self.draft.breakers.iter().filter(|reading| reading.refuses() && kind.is_none_or(|kind| reading.kind == kind)).collect()
+    }
+}

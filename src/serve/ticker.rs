@@ -1,0 +1,119 @@
+//! The daemon: a ticker that only rings, and one runner that looks at the calendar and runs one scope at a time.
+//!
+//! The scheduler library starts overlapping runs and waits for nothing at shutdown, so no work is done in its jobs.
+
+use tokio::sync::mpsc;
+use tokio_cron_scheduler::{Job as Ring, JobScheduler};
+
+use super::due::{Due, due};
+use super::signals;
+use crate::cli::Global;
+use crate::command::{CommandError, Host, load, scopes};
+use crate::config::{Scope, ScheduledCommand};
+use crate::exit::Exit;
+use crate::model::Mode;
+use crate::record::{Ledger, LockError, RecordError, RunLock};
+use crate::run::{Job, Services, Stop, run_scope};
+use crate::telemetry::Progress;
+
+/// How often the calendar is looked at.
+const EVERY_15_SECONDS: &str = "*/15 * * * * *";
+
+/// Runs the schedule until SIGINT or SIGTERM.
+///
+/// - Errors: configuration, or a ledger that cannot be used.
+pub async fn serve(global: &Global, host: &Host, progress: Progress) -> Result<Exit, CommandError> {
+    let config = load(global, host)?;
+    let scheduled: Vec<String> = scopes(&config, global)?.iter().filter(|scope| scope.schedule.is_some()).map(|scope| scope.name.clone()).collect();
+    if scheduled.is_empty() {
+        return Err(CommandError::usage("no scope has a schedule", "add [scope.schedule] with cron = \"0 3 * * *\" to config.toml"));
+    }
+    let ledger = Ledger::open_or_create(&config.ledger_path, host.clock.now()).await?;
+    let stop = Stop::default();
+    signals::listen(stop.clone());
+    let services = Services { config, variables: host.variables.clone(), clock: host.clock.clone(), ledger, stop: stop.clone(), progress };
+    for name in &scheduled {
+        services.ledger.schedule_checked_until(name, host.clock.now()).await?;
+    }
+    let (ring, mut rings) = mpsc::channel(1);
+    // The first look is at once: what was missed while nothing ran is caught up.
+    ring.try_send(()).ok();
+    let mut ticker = start_ticker(ring).await?;
+    tracing::info!(scopes = scheduled.join(" "), "serving the schedule");
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.token.cancelled() => break,
+            rung = rings.recv() => if rung.is_none() { break },
+        }
+        for scope in services.config.scopes.iter().filter(|scope| scheduled.contains(&scope.name)) {
+            if stop.token.is_cancelled() {
+                break;
+            }
+            look(&services, scope).await;
+        }
+    }
+    ticker.shutdown().await.ok();
+    services.ledger.close().await;
+    tracing::info!("stopped");
+    Ok(Exit::Done)
+}
+
+async fn start_ticker(ring: mpsc::Sender<()>) -> Result<JobScheduler, CommandError> {
+    let failed = |error: tokio_cron_scheduler::JobSchedulerError| CommandError {
+        message: format!("the ticker could not be started: {error}"),
+        hint: None,
+        exit: Exit::Failed,
+    };
+    let scheduler = JobScheduler::new().await.map_err(failed)?;
+    let job = Ring::new(EVERY_15_SECONDS, move |_, _| {
+        // A full channel has a look waiting already.
+        ring.try_send(()).ok();
+    })
+    .map_err(failed)?;
+    scheduler.add(job).await.map_err(failed)?;
+    scheduler.start().await.map_err(failed)?;
+    Ok(scheduler)
+}
+
+/// Looks at the calendar of one scope and runs what is due. No failure ends the daemon: the health check tells.
+async fn look(services: &Services, scope: &Scope) {
+    let Some(schedule) = &scope.schedule else { return };
+    let now = services.clock.now();
+    let checked_until = match services.ledger.schedule_checked_until(&scope.name, now).await {
+        Ok(checked_until) => checked_until,
+        Err(error) => return note(&scope.name, &error),
+    };
+    let job = match due(schedule, checked_until, now) {
+        Due::Nothing => return,
+        Due::OnTime(ScheduledCommand::Audit) => Job::Audit { fail_on_orphans: false },
+        Due::OnTime(ScheduledCommand::Sweep) => Job::Sweep { mode: Mode::Live },
+        Due::CatchUp => {
+            tracing::warn!(scope = %scope.name, since = %checked_until, "scheduled runs were missed; one audit catches up");
+            Job::Audit { fail_on_orphans: false }
+        }
+    };
+    // Marked before it runs: a run that kills the process is not begun again and again.
+    if let Err(error) = services.ledger.mark_schedule(&scope.name, now).await {
+        return note(&scope.name, &error);
+    }
+    let _lock = match RunLock::take(&services.config.ledger_path) {
+        Ok(lock) => lock,
+        Err(LockError::Held(path)) => {
+            tracing::warn!(scope = %scope.name, lock = %path.display(), "another run is going on; this occurrence is left out");
+            return;
+        }
+        Err(error) => {
+            tracing::error!(scope = %scope.name, error = %error, "the lock cannot be taken");
+            return;
+        }
+    };
+    match run_scope(services, scope, &job).await {
+        Ok(end) => tracing::info!(scope = %scope.name, outcome = end.summary.outcome.as_str(), exit = end.exit.code(), "scheduled run ended"),
+        Err(error) => tracing::error!(scope = %scope.name, error = %error.chain(), "scheduled run could not begin or report"),
+    }
+}
+
+fn note(scope: &str, error: &RecordError) {
+    tracing::error!(scope, error = %error, "the schedule could not be looked at");
+}

@@ -1,1 +1,4 @@
-fn main(){}
+//! The promises of the program, kept on real MinIO and real Postgres; `tests/run` starts both.
+
+mod main_path;
+mod support;

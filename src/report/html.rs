@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::text::words::{self, Advice, Tally, Tone};
-use super::{Deletion, Outcome, OrphanRecord, Report, Summary};
+use super::{Deletion, OrphanRecord, Outcome, Report, Summary};
 use crate::decide::Verdict;
 use crate::decide::breakers::{Kind, Reading};
 use crate::model::{Sha256Hash, Timestamp, Versioning, human_bytes, human_count, visible};
@@ -96,14 +96,17 @@ impl<'r> Page<'r> {
             headline: headline.sentence,
             reason: summary.reason.as_deref().map(visible),
             place: visible(&format!("{}/{}", target.bucket, target.prefix)),
-            as_of: summary.as_of.map_or_else(
-                || "no scan was judged".to_owned(),
-                |as_of| format!("as of {}", words::moment(as_of)),
-            ),
+            as_of: summary
+                .as_of
+                .map_or_else(|| "no scan was judged".to_owned(), |as_of| format!("as of {}", words::moment(as_of))),
             notices: notices(report),
             next_command: report.next_command.map(visible),
             deletion: summary.deletion.as_ref().map(|deletion| outcomes(deletion, target.versioning)),
-            totals_title: if summary.deletion.is_some() { "What was found, before the deletion" } else { "What was found" },
+            totals_title: if summary.deletion.is_some() {
+                "What was found, before the deletion"
+            } else {
+                "What was found"
+            },
             cards: cards(summary),
             composition: charts::composition(summary),
             verdicts: charts::verdicts(report.orphans),
@@ -174,7 +177,8 @@ struct Notice {
 fn notices(report: &Report<'_>) -> Vec<Notice> {
     let summary = report.summary;
     let mut notices = Vec::new();
-    let names = |readings: &[&Reading]| readings.iter().map(|reading| reading.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names =
+        |readings: &[&Reading]| readings.iter().map(|reading| reading.name.as_str()).collect::<Vec<_>>().join(", ");
     let evidence = words::refusing(summary, Kind::Evidence);
     if !evidence.is_empty() {
         let words = format!("Nothing is deleted while what was seen is in doubt: {}.", names(&evidence));
@@ -187,11 +191,15 @@ fn notices(report: &Report<'_>) -> Vec<Notice> {
         } else {
             (Tone::Attention, "“apply” would refuse this plan, because more would go than the limits allow")
         };
-        let words = format!("{who}: {}. After a review, a person can lift the limits for this one plan, on record:", names(&size));
+        let words = format!(
+            "{who}: {}. After a review, a person can lift the limits for this one plan, on record:",
+            names(&size)
+        );
         notices.push(Notice { tone: tone_class(tone), words, link: true, command: words::allow_command(report) });
     }
     if !summary.coverage.complete {
-        let words = "The scan is not complete. What is called not read below is unknown, and not the same as none.".to_owned();
+        let words =
+            "The scan is not complete. What is called not read below is unknown, and not the same as none.".to_owned();
         notices.push(Notice { tone: tone_class(Tone::Attention), words, link: false, command: None });
     }
     if let Some(undo) = words::undo(summary) {
@@ -233,9 +241,9 @@ fn cards(summary: &Summary) -> Vec<Card> {
 
 fn card(summary: &Summary, label: &'static str, tally: Tally, has_size: bool, detail: &'static str) -> Card {
     let read = words::read_count(summary, tally.groups);
-    let size = read.filter(|_| has_size).map(|_| {
-        format!("{} in {}", human_bytes(tally.bytes), words::counted(tally.objects, "object", "objects"))
-    });
+    let size = read
+        .filter(|_| has_size)
+        .map(|_| format!("{} in {}", human_bytes(tally.bytes), words::counted(tally.objects, "object", "objects")));
     Card {
         label,
         value: read.map_or_else(|| "not read".to_owned(), human_count),
@@ -419,7 +427,8 @@ fn ledger_facts(summary: &Summary) -> Facts {
 fn trend_facts(summary: &Summary) -> Facts {
     let title = "Trend";
     let Some(trend) = &summary.trend else {
-        let why = if summary.coverage.complete { "no earlier complete run" } else { "not known: this run is not complete" };
+        let why =
+            if summary.coverage.complete { "no earlier complete run" } else { "not known: this run is not complete" };
         return Facts { title, facts: vec![("Compared with", why.to_owned())] };
     };
     let not_known = || "not known".to_owned();
@@ -449,7 +458,9 @@ fn table_title(orphans: usize) -> String {
 fn table_lead(orphans: usize) -> String {
     if orphans > MAX_ROWS {
         let left_out = human_count((orphans - MAX_ROWS) as u64);
-        return format!("This table is cut: {left_out} smaller orphans are not shown and are in orphans.csv. Times are UTC.");
+        return format!(
+            "This table is cut: {left_out} smaller orphans are not shown and are in orphans.csv. Times are UTC."
+        );
     }
     "The same as in orphans.csv. Times are UTC.".to_owned()
 }

@@ -203,8 +203,11 @@ fn found(page: &mut Page, summary: &Summary) {
     ];
     let (read, unread): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|(_, row)| words::read_count(summary, row.count).is_some());
-    let shown: Vec<Row> =
-        read.into_iter().filter(|(is_always_shown, row)| *is_always_shown || row.count > 0).map(|(_, row)| row).collect();
+    let shown: Vec<Row> = read
+        .into_iter()
+        .filter(|(is_always_shown, row)| *is_always_shown || row.count > 0)
+        .map(|(_, row)| row)
+        .collect();
     rows(page, &shown);
     if !unread.is_empty() {
         let labels: Vec<&str> = unread.iter().map(|(_, row)| row.label).collect();
@@ -273,7 +276,11 @@ fn breakers(page: &mut Page, report: &Report<'_>) {
         return;
     }
     let is_refused = report.summary.outcome == Outcome::Refused;
-    page.heading(if is_refused { "More would go than the limits allow" } else { "`apply` would refuse this plan: more would go than the limits allow" });
+    page.heading(if is_refused {
+        "More would go than the limits allow"
+    } else {
+        "`apply` would refuse this plan: more would go than the limits allow"
+    });
     for reading in &size {
         breaker(page, reading);
     }

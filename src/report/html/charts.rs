@@ -28,13 +28,18 @@ pub(super) struct Segment {
 
 impl Bar {
     /// A bar over `parts` (class, name, amount); `None` where all of them are zero.
-    pub(super) fn new(what: &str, parts: &[(&'static str, String, u64)], shown: &dyn Fn(u64) -> String) -> Option<Self> {
+    pub(super) fn new(
+        what: &str,
+        parts: &[(&'static str, String, u64)],
+        shown: &dyn Fn(u64) -> String,
+    ) -> Option<Self> {
         let present: Vec<_> = parts.iter().filter(|(_, _, amount)| *amount > 0).collect();
         let whole = present.iter().fold(0_u64, |sum, (_, _, amount)| sum.saturating_add(*amount));
         if whole == 0 {
             return None;
         }
-        let widths: Vec<f64> = present.iter().map(|(_, _, amount)| (share(*amount, whole) * 100.0).max(SLIVER)).collect();
+        let widths: Vec<f64> =
+            present.iter().map(|(_, _, amount)| (share(*amount, whole) * 100.0).max(SLIVER)).collect();
         let total: f64 = widths.iter().sum();
         let mut segments = Vec::with_capacity(present.len());
         let mut x = 0.0;
@@ -232,7 +237,8 @@ mod tests {
 
     #[test]
     fn bar_is_full_and_shows_slivers() {
-        let parts = [("live", "live".to_owned(), 1_000_000), ("empty", "empty".to_owned(), 1), ("kept", "kept".to_owned(), 0)];
+        let parts =
+            [("live", "live".to_owned(), 1_000_000), ("empty", "empty".to_owned(), 1), ("kept", "kept".to_owned(), 0)];
         let bar = Bar::new("Groups", &parts, &human_count).expect("something to show");
         assert_eq!(bar.segments.len(), 2);
         let widths: Vec<f64> = bar.segments.iter().map(|segment| segment.width.parse().expect("a number")).collect();

@@ -38,10 +38,34 @@ pub(crate) fn reading(name: Breaker, tripped: bool, observed: Value, allowed: Va
 /// Every breaker, none of them tripped.
 pub(crate) fn calm_breakers() -> Vec<Reading> {
     vec![
-        reading(Breaker::NoReferences, false, json!(985), json!(1), "every live table has rows, or there is nothing to lose, or its emptiness was acknowledged"),
-        reading(Breaker::NoOverlap, false, json!(1.0), json!(0.5), "of 900 rows older than the grace period that expect objects, 900 have some in this bucket"),
-        reading(Breaker::LiveDrop, false, json!(0.0), json!(0.05), "heimdall.synthetic_datasets had 984 rows and has 985"),
-        reading(Breaker::ClockSkew, false, json!(1), json!(300), "the clocks of this host, the store and the database lie 1 s apart"),
+        reading(
+            Breaker::NoReferences,
+            false,
+            json!(985),
+            json!(1),
+            "every live table has rows, or there is nothing to lose, or its emptiness was acknowledged",
+        ),
+        reading(
+            Breaker::NoOverlap,
+            false,
+            json!(1.0),
+            json!(0.5),
+            "of 900 rows older than the grace period that expect objects, 900 have some in this bucket",
+        ),
+        reading(
+            Breaker::LiveDrop,
+            false,
+            json!(0.0),
+            json!(0.05),
+            "heimdall.synthetic_datasets had 984 rows and has 985",
+        ),
+        reading(
+            Breaker::ClockSkew,
+            false,
+            json!(1),
+            json!(300),
+            "the clocks of this host, the store and the database lie 1 s apart",
+        ),
         reading(
             Breaker::DatabaseIdentity,
             false,
@@ -57,12 +81,30 @@ pub(crate) fn calm_breakers() -> Vec<Reading> {
             "the first scan sets what is expected",
         ),
         reading(Breaker::Incomplete, false, json!(0), json!(0), "everything was read"),
-        reading(Breaker::OpenTransaction, false, json!(0), json!(302_400), "no transaction holds rows that nobody sees yet"),
+        reading(
+            Breaker::OpenTransaction,
+            false,
+            json!(0),
+            json!(302_400),
+            "no transaction holds rows that nobody sees yet",
+        ),
         reading(Breaker::OrphanShare, false, json!(0.006), json!(0.1), "6 of 1,013 listed groups would go"),
         reading(Breaker::OrphanGroups, false, json!(6), json!(10_000), "6 groups would go, 10,000 may"),
         reading(Breaker::Objects, false, json!(1200), json!(1_000_000), "1,200 objects would go, 1,000,000 may"),
-        reading(Breaker::Bytes, false, json!(1_288_490_188_u64), json!(1_099_511_627_776_u64), "1.2 GiB of objects would go, 1.0 TiB may"),
-        reading(Breaker::ForeignShare, false, json!(0.002), json!(0.1), "2 of 1,015 listed keys and prefixes belong to no dataset"),
+        reading(
+            Breaker::Bytes,
+            false,
+            json!(1_288_490_188_u64),
+            json!(1_099_511_627_776_u64),
+            "1.2 GiB of objects would go, 1.0 TiB may",
+        ),
+        reading(
+            Breaker::ForeignShare,
+            false,
+            json!(0.002),
+            json!(0.1),
+            "2 of 1,015 listed keys and prefixes belong to no dataset",
+        ),
     ]
 }
 

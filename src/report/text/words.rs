@@ -210,8 +210,7 @@ fn complete(summary: &Summary, command: &str) -> Headline {
             format!("of which {} ({bytes}) {verb} eligible for deletion", human_count(eligible))
         }
     };
-    let sentence =
-        format!("{command} complete: {orphans} among {listed}, {eligible}. {}", deleted_sentence(summary));
+    let sentence = format!("{command} complete: {orphans} among {listed}, {eligible}. {}", deleted_sentence(summary));
     Headline { tone: if groups.eligible > 0 { Tone::Attention } else { Tone::Good }, sentence }
 }
 
@@ -344,7 +343,9 @@ pub(crate) fn advice(reading: &Reading, report: &Report<'_>) -> Option<Advice> {
         }
         Breaker::TargetChanged => "Find out whether the change of the configuration is meant.",
         Breaker::Incomplete => "Mend what could not be read; the next complete run goes on by itself.",
-        Breaker::OpenTransaction => "End that transaction or grant the right to see it; the next run goes on by itself.",
+        Breaker::OpenTransaction => {
+            "End that transaction or grant the right to see it; the next run goes on by itself."
+        }
         Breaker::OrphanShare | Breaker::OrphanGroups | Breaker::Objects | Breaker::Bytes => {
             "Review the plan; a person can lift this limit for it, on record."
         }
@@ -406,7 +407,11 @@ fn shell_word(text: &str) -> String {
 /// A rate of bytes with its sign.
 pub(crate) fn signed_bytes(bytes: f64) -> String {
     let sign = if bytes < 0.0 { "-" } else { "+" };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast saturates, and one decimal is shown")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast saturates, and one decimal is shown"
+    )]
     let size = bytes.abs().round() as u64;
     format!("{sign}{}", human_bytes(size))
 }
@@ -417,5 +422,88 @@ pub(crate) fn days(days: f64) -> String {
         days if days < 0.0 => "0 days".to_owned(),
         days if days < 10.0 => format!("{days:.1} days"),
         days => format!("{days:.0} days"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::report::text::samples;
+
+    #[test]
+    fn spans_read_well() {
+        for (seconds, shown) in [
+            (0, "0 s"),
+            (59, "59 s"),
+            (60, "1 min"),
+            (3600, "1 h"),
+            (3660, "1 h 1 min"),
+            (86_400, "1 day"),
+            (2 * 86_400 + 3600 + 60, "2 days 1 h"),
+        ] {
+            assert_eq!(span(chrono::Duration::seconds(seconds)), shown);
+        }
+    }
+
+    #[test]
+    fn shares_read_well() {
+        for (share, shown) in [(0.0, "0 %"), (0.1, "10 %"), (1.0, "100 %"), (1.0 / 3.0, "33.33 %"), (0.105, "10.5 %")] {
+            assert_eq!(percent(share), shown);
+        }
+    }
+
+    #[test]
+    fn advised_share_lets_the_observed_one_pass() {
+        for (share, advised) in [(0.8, "0.8"), (0.07, "0.07"), (1.0 / 3.0, "0.3334"), (0.99999, "1"), (1.0, "1")] {
+            assert_eq!(share_not_below(share).to_string(), advised);
+            assert!(share_not_below(share) >= share);
+        }
+    }
+
+    #[test]
+    fn values_are_shown_by_what_they_measure() {
+        for (breaker, value, shown) in [
+            (Breaker::LiveDrop, json!(0.5), Some("50 %")),
+            (Breaker::OrphanShare, json!(1), Some("100 %")),
+            (Breaker::Bytes, json!(1024), Some("1.0 KiB")),
+            (Breaker::Objects, json!(1_000_000), Some("1,000,000")),
+            (Breaker::ClockSkew, json!(-300), Some("-300 s")),
+            (Breaker::OpenTransaction, json!("hidden"), Some("hidden")),
+            (Breaker::NoOverlap, Value::Null, None),
+            (
+                Breaker::DatabaseIdentity,
+                json!({"system": "7", "tables": [{"name": "s.t", "oid": 1}]}),
+                Some("system 7, tables s.t, oid 1"),
+            ),
+        ] {
+            assert_eq!(shown_value(breaker, &value).as_deref(), shown, "{breaker:?}");
+        }
+    }
+
+    #[test]
+    fn every_breaker_that_refuses_has_advice_and_only_a_latch_an_acknowledgement() {
+        let summary = samples::audit(&[]);
+        let report = Report { summary: &summary, orphans: &[], patterns: &[], next_command: None };
+        for name in Breaker::ALL {
+            let calm = samples::reading(name, false, json!(1), json!(0), "");
+            assert_eq!(advice(&calm, &report), None, "{name:?}");
+            let tripped = samples::reading(name, true, json!(1), json!(0), "");
+            let command = advice(&tripped, &report).expect("it refuses").command.unwrap_or_default();
+            assert_eq!(command.contains(" ack "), name.latches(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn plan_is_named_so_that_a_shell_takes_it_as_one_word() {
+        let mut summary = samples::audit(&[]);
+        summary.report_dir = "it's a/folder/".into();
+        assert_eq!(plan_word(&summary), r"'it'\''s a/folder/plan.json'");
+        summary.command = "apply".into();
+        summary.plan_hash = Some("abc".into());
+        assert_eq!(plan_word(&summary), "abc");
+        summary.plan_hash = None;
+        assert_eq!(plan_word(&summary), "PLAN");
     }
 }

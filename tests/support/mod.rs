@@ -1,0 +1,111 @@
+//! A world of its own for each test: a bucket, a database, a folder, and the program as its users run it.
+
+pub mod database;
+pub mod minio;
+pub mod program;
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use uuid::Uuid;
+
+pub use database::Database;
+pub use minio::Bucket;
+pub use program::{Program, Ran};
+
+/// What `tests/run` tells.
+pub fn setting(name: &str) -> String {
+    let name = format!("ORPHAN_SWEEPER_TEST_{name}");
+    std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run these tests with `tests/run`, which starts real servers"))
+}
+
+/// A real bucket, a real database and the program.
+pub struct World {
+    pub bucket: Bucket,
+    pub database: Database,
+    pub program: Program,
+}
+
+impl World {
+    /// Everything empty; the policy lets an orphan go at its first sighting, and no share trips.
+    pub async fn new() -> Self {
+        let (bucket, database) = tokio::join!(Bucket::create(), Database::create());
+        let program = Program::new(&bucket, &database.reader_url());
+        Self { bucket, database, program }
+    }
+
+    /// Puts objects under `prefix`, as many as there are names.
+    pub async fn put_group(&self, prefix: &str, names: &[&str]) {
+        for name in names {
+            self.bucket.put(&format!("{prefix}{name}"), b"0123456789").await;
+        }
+    }
+
+    /// A live dataset with one object under the given pattern.
+    pub async fn live(&self, pattern: usize) -> Uuid {
+        let id = Uuid::new_v4();
+        self.put_group(&prefix(pattern, id), &["sample/rx.npy"]).await;
+        self.database.insert(id).await;
+        id
+    }
+
+    /// An orphan with two objects under the given pattern.
+    pub async fn orphan(&self, pattern: usize) -> Uuid {
+        let id = Uuid::new_v4();
+        self.put_group(&prefix(pattern, id), &["a.npy", "b.npy"]).await;
+        id
+    }
+
+    /// Waits until no object is newer than the store's own clock, which counts whole seconds.
+    pub async fn settle(&self) {
+        self.bucket.settle().await;
+    }
+
+    /// Audits; gives the summary, which must be of a complete run.
+    pub async fn audit(&self) -> Value {
+        self.settle().await;
+        let ran = self.program.run(&["audit", "--json"]).await;
+        let summary = ran.summary(0);
+        assert_eq!(summary["outcome"], "complete", "{ran:?}");
+        summary
+    }
+
+    /// Applies the plan of the newest report.
+    pub async fn apply(&self) -> Ran {
+        self.program.run(&["apply", &self.program.latest("plan.json"), "--yes", "--json"]).await
+    }
+
+    /// What the bucket holds, to compare with later.
+    pub async fn contents(&self) -> BTreeMap<String, String> {
+        self.bucket.contents().await
+    }
+}
+
+/// The prefix of an id's group, by the platform's two patterns.
+pub fn prefix(pattern: usize, id: Uuid) -> String {
+    match pattern {
+        0 => format!("synthetic/{id}/"),
+        _ => format!("synthetic/dataset-{id}/"),
+    }
+}
+
+/// The contents without everything under the given prefixes.
+pub fn without(contents: &BTreeMap<String, String>, prefixes: &[String]) -> BTreeMap<String, String> {
+    contents.iter().filter(|(key, _)| !prefixes.iter().any(|prefix| key.starts_with(prefix))).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// A code block of README.md: the first one in `language` after `heading`.
+pub fn readme_block(heading: &str, language: &str) -> String {
+    let readme = include_str!("../../README.md");
+    let after = readme.split_once(heading).unwrap_or_else(|| panic!("README.md has no `{heading}`")).1;
+    let block = after.split_once(&format!("```{language}\n")).expect("a code block").1;
+    block.split_once("```").expect("a closed code block").0.to_owned()
+}
+
+/// Rows of a CSV file, each as a map from header to field.
+pub fn read_csv(text: &str) -> Vec<BTreeMap<String, String>> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let header: Vec<String> = reader.headers().expect("a header").iter().map(ToOwned::to_owned).collect();
+    let row = |record: csv::StringRecord| header.iter().cloned().zip(record.iter().map(ToOwned::to_owned)).collect();
+    reader.records().map(|record| row(record.expect("a row"))).collect()
+}

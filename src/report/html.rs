@@ -23,7 +23,7 @@ pub const MAX_ROWS: usize = 10_000;
 /// The page lists this many errors; `summary.json` has all.
 const MAX_ERRORS: usize = 50;
 /// About the length of a row of the table, so that the page is allocated once.
-const ROW_BYTES: usize = 560;
+const ROW_BYTES: usize = 420;
 /// About the length of the page without the table.
 const PAGE_BYTES: usize = 64 * 1024;
 
@@ -62,12 +62,12 @@ struct Page<'r> {
     totals_title: &'static str,
     cards: Vec<Card>,
     composition: Option<Composition>,
+    verdicts_title: &'static str,
     verdicts: Option<Verdicts>,
     next_eligible: Option<String>,
     ages: Option<Vec<Bin>>,
     no_orphans: &'static str,
     breakers: Vec<Check>,
-    breakers_lead: &'static str,
     errors_title: String,
     errors: Vec<String>,
     facts: Vec<Facts>,
@@ -109,6 +109,7 @@ impl<'r> Page<'r> {
             },
             cards: cards(summary),
             composition: charts::composition(summary),
+            verdicts_title: words::verdicts_title(summary),
             verdicts: charts::verdicts(report.orphans),
             next_eligible: words::next_eligible(summary),
             ages: charts::ages(report.orphans, summary.as_of),
@@ -117,12 +118,7 @@ impl<'r> Page<'r> {
                 (true, _) => "The orphans were not judged one by one.",
                 (false, _) => "Not read: the scan is not complete, so no orphan could be judged.",
             },
-            breakers: summary.breakers.iter().map(|reading| Check::new(reading, report)).collect(),
-            breakers_lead: if summary.breakers.iter().any(Reading::refuses) {
-                "All are judged before anything is deleted, and any one of them refuses all of it."
-            } else {
-                "All were judged, and none of them refuses."
-            },
+            breakers: checks(report),
             errors_title: errors_title(&summary.coverage.errors),
             errors: summary.coverage.errors.iter().take(MAX_ERRORS).map(|error| visible(error)).collect(),
             facts: facts(report),
@@ -166,11 +162,11 @@ fn marks(summary: &Summary) -> Vec<&'static str> {
     marks
 }
 
-/// A box that must not be missed.
+/// A box that must not be missed; `then` follows a link to the checks.
 struct Notice {
     tone: &'static str,
     words: String,
-    link: bool,
+    then: Option<&'static str>,
     command: Option<String>,
 }
 
@@ -181,8 +177,8 @@ fn notices(report: &Report<'_>) -> Vec<Notice> {
         |readings: &[&Reading]| readings.iter().map(|reading| reading.name.as_str()).collect::<Vec<_>>().join(", ");
     let evidence = words::refusing(summary, Kind::Evidence);
     if !evidence.is_empty() {
-        let words = format!("Nothing is deleted while what was seen is in doubt: {}.", names(&evidence));
-        notices.push(Notice { tone: tone_class(Tone::Bad), words, link: true, command: None });
+        let words = format!("No deletion goes ahead while what was seen is in doubt: {}.", names(&evidence));
+        notices.push(Notice { tone: tone_class(Tone::Bad), words, then: Some(""), command: None });
     }
     let size = words::refusing(summary, Kind::Size);
     if !size.is_empty() {
@@ -191,19 +187,17 @@ fn notices(report: &Report<'_>) -> Vec<Notice> {
         } else {
             (Tone::Attention, "“apply” would refuse this plan, because more would go than the limits allow")
         };
-        let words = format!(
-            "{who}: {}. After a review, a person can lift the limits for this one plan, on record:",
-            names(&size)
-        );
-        notices.push(Notice { tone: tone_class(tone), words, link: true, command: words::allow_command(report) });
+        let words = format!("{who}: {}.", names(&size));
+        let then = "After a review, a person can lift the limits for this one plan, on record:";
+        notices.push(Notice { tone: tone_class(tone), words, then: Some(then), command: words::allow_command(report) });
     }
     if !summary.coverage.complete {
         let words =
             "The scan is not complete. What is called not read below is unknown, and not the same as none.".to_owned();
-        notices.push(Notice { tone: tone_class(Tone::Attention), words, link: false, command: None });
+        notices.push(Notice { tone: tone_class(Tone::Attention), words, then: None, command: None });
     }
     if let Some(undo) = words::undo(summary) {
-        notices.push(Notice { tone: tone_class(Tone::Attention), words: undo.to_owned(), link: false, command: None });
+        notices.push(Notice { tone: tone_class(Tone::Attention), words: undo.to_owned(), then: None, command: None });
     }
     notices
 }
@@ -299,9 +293,16 @@ fn outcomes(deletion: &Deletion, versioning: Versioning) -> Outcomes {
     }
 }
 
+/// Every breaker, those that refuse first.
+fn checks(report: &Report<'_>) -> Vec<Check> {
+    let (refusing, others): (Vec<_>, Vec<_>) = report.summary.breakers.iter().partition(|reading| reading.refuses());
+    refusing.into_iter().chain(others).map(|reading| Check::new(reading, report)).collect()
+}
+
 /// One breaker.
 struct Check {
     class: &'static str,
+    is_long: bool,
     name: &'static str,
     kind: &'static str,
     state: &'static str,
@@ -314,17 +315,22 @@ struct Check {
 impl Check {
     fn new(reading: &Reading, report: &Report<'_>) -> Self {
         let is_not_judged = !reading.refuses() && reading.observed.is_null();
-        let shown = |value| words::shown_value(reading.name, value).unwrap_or_else(|| "–".to_owned());
+        // An identity is long, and the message says all there is to say of one that did not change.
+        let is_known = |value: &serde_json::Value| !value.is_object() || reading.refuses();
+        let shown = |value| {
+            words::shown_value(reading.name, value).filter(|_| is_known(value)).unwrap_or_else(|| "–".to_owned())
+        };
         Self {
             class: match (reading.refuses(), is_not_judged) {
                 (true, _) => "refuses",
                 (false, true) => "silent",
                 (false, false) => "passes",
             },
+            is_long: reading.refuses() && reading.observed.is_object(),
             name: reading.name.as_str(),
             kind: match reading.kind {
-                Kind::Evidence => "evidence: can it be trusted?",
-                Kind::Size => "size: is it more than expected?",
+                Kind::Evidence => "evidence",
+                Kind::Size => "size",
             },
             state: match (reading.tripped, reading.latched, is_not_judged) {
                 (true, true, _) => "tripped, latched",

@@ -224,7 +224,7 @@ fn verdicts(page: &mut Page, report: &Report<'_>) {
         return;
     }
     let (eligible, kept) = (Tally::eligible(summary), Tally::kept(summary));
-    page.heading("Orphans by verdict");
+    page.heading(words::verdicts_title(summary));
     let mut lines = vec![Row::new("eligible", eligible.groups, objects_and_bytes(eligible))];
     if kept.groups > 0 {
         lines.push(Row::new("kept", kept.groups, objects_and_bytes(kept)));

@@ -75,6 +75,18 @@ impl World {
         self.program.run(&["apply", &self.program.latest("plan.json"), "--yes", "--json"]).await
     }
 
+    /// Applies the plan of the n-th report, counted from 1.
+    pub async fn apply_of(&self, number: usize) -> Ran {
+        let plan = self.program.run_folders()[number - 1].join("plan.json").display().to_string();
+        self.program.run(&["apply", &plan, "--yes", "--json"]).await
+    }
+
+    /// The path of the newest plan that any report has.
+    pub fn plan_of_newest_audit(&self) -> String {
+        let plans = self.program.run_folders().into_iter().map(|folder| folder.join("plan.json"));
+        plans.filter(|plan| plan.exists()).next_back().expect("a plan").display().to_string()
+    }
+
     /// What the bucket holds, to compare with later.
     pub async fn contents(&self) -> BTreeMap<String, String> {
         self.bucket.contents().await

@@ -138,7 +138,7 @@ fn orphan(index: u64) -> OrphanRecord {
         bytes: (index + 1) * 7_340_033 % 90_000_000_000,
         oldest: Some(newest - Duration::from_secs(5000)),
         newest: Some(newest).filter(|_| index % 9 != 8),
-        first_seen: as_of() - Duration::from_secs(9 * 24 * 3600),
+        first_seen: as_of() - Duration::from_hours(9 * 24),
         sightings: 4,
         verdict,
     }

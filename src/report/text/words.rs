@@ -122,6 +122,12 @@ pub(crate) fn refusing(summary: &Summary, kind: Kind) -> Vec<&Reading> {
     summary.breakers.iter().filter(|reading| reading.kind == kind && reading.refuses()).collect()
 }
 
+/// What stands above the verdicts: a scan in doubt may take live datasets for orphans.
+pub(crate) fn verdicts_title(summary: &Summary) -> &'static str {
+    let is_in_doubt = refusing(summary, Kind::Evidence).iter().any(|reading| reading.tripped);
+    if is_in_doubt { "Orphans by verdict, if what was seen were right" } else { "Orphans by verdict" }
+}
+
 /// Whether the run could delete at all: an audit only says what `apply` would refuse.
 pub(crate) fn asks_for_deletion(summary: &Summary) -> bool {
     summary.command != "audit"
@@ -235,7 +241,7 @@ fn outcomes(deletion: &Deletion, versioning: Versioning) -> String {
     );
     let was = if deletion.requested == 1 { "was" } else { "were" };
     let (freed, marked) = (human_bytes(deletion.bytes_deleted), human_bytes(deletion.bytes_marked));
-    let mut clause = match (marks(versioning) || deletion.bytes_marked > 0, deletion.bytes_deleted > 0) {
+    let clause = match (marks(versioning) || deletion.bytes_marked > 0, deletion.bytes_deleted > 0) {
         (false, _) => format!("{of_planned} {was} deleted and {freed} freed"),
         (true, true) => format!("{of_planned} {was} deleted or marked, {freed} freed and {marked} only marked"),
         (true, false) => format!("{of_planned} {was} marked as deleted ({marked}) and nothing was freed"),
@@ -246,11 +252,12 @@ fn outcomes(deletion: &Deletion, versioning: Versioning) -> String {
         (deletion.failed, "failed"),
         (deletion.unconfirmed, "unconfirmed"),
     ];
-    for (position, (count, word)) in others.into_iter().filter(|(count, _)| *count > 0).enumerate() {
-        clause.push_str(if position == 0 { "; " } else { ", " });
-        clause.push_str(&format!("{} {word}", human_count(count)));
-    }
-    clause
+    let others: Vec<String> = others
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{} {word}", human_count(count)))
+        .collect();
+    if others.is_empty() { clause } else { format!("{clause}; {}", others.join(", ")) }
 }
 
 /// Whether a deletion in such a bucket only marks.
@@ -299,10 +306,21 @@ pub(crate) fn shown_value(breaker: Breaker, value: &Value) -> Option<String> {
         Breaker::NoReferences | Breaker::Incomplete | Breaker::OrphanGroups | Breaker::Objects => {
             value.as_u64().map(human_count)
         }
-        Breaker::ClockSkew | Breaker::OpenTransaction => value.as_i64().map(|seconds| format!("{seconds} s")),
+        Breaker::ClockSkew => value.as_i64().map(|seconds| format!("{seconds} s")),
+        Breaker::OpenTransaction => value.as_u64().map(long_time),
         Breaker::DatabaseIdentity | Breaker::TargetChanged => None,
     };
     Some(shown.unwrap_or_else(|| visible(&flat(value))))
+}
+
+/// A time that may be days, without hiding a second of it.
+fn long_time(seconds: u64) -> String {
+    let shown = format!("{} s", human_count(seconds));
+    let whole = i64::try_from(seconds).ok().and_then(chrono::Duration::try_seconds);
+    match whole.filter(|whole| whole.num_minutes() >= 2) {
+        Some(whole) => format!("{shown} ({})", span(whole)),
+        None => shown,
+    }
 }
 
 /// A structured value in one line.
@@ -471,6 +489,8 @@ mod tests {
             (Breaker::Objects, json!(1_000_000), Some("1,000,000")),
             (Breaker::ClockSkew, json!(-300), Some("-300 s")),
             (Breaker::OpenTransaction, json!("hidden"), Some("hidden")),
+            (Breaker::OpenTransaction, json!(0), Some("0 s")),
+            (Breaker::OpenTransaction, json!(302_400), Some("302,400 s (3 days 12 h)")),
             (Breaker::NoOverlap, Value::Null, None),
             (
                 Breaker::DatabaseIdentity,

@@ -1,5 +1,7 @@
 //! The promises of the program, kept on real MinIO and real Postgres; `tests/run` starts both.
 
 mod evidence;
+mod kill;
 mod main_path;
+mod races;
 mod support;

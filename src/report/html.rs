@@ -67,6 +67,8 @@ struct Page<'r> {
     next_eligible: Option<String>,
     ages: Option<Vec<Bin>>,
     no_orphans: &'static str,
+    trend: Option<Comparison>,
+    no_trend: &'static str,
     breakers: Vec<Check>,
     errors_title: String,
     errors: Vec<String>,
@@ -117,6 +119,12 @@ impl<'r> Page<'r> {
                 (true, 0) => "There are no orphans.",
                 (true, _) => "The orphans were not judged one by one.",
                 (false, _) => "Not read: the scan is not complete, so no orphan could be judged.",
+            },
+            trend: comparison(summary),
+            no_trend: if summary.coverage.complete {
+                "There is no earlier complete run to compare with."
+            } else {
+                "Not known: this run is not complete."
             },
             breakers: checks(report),
             errors_title: errors_title(&summary.coverage.errors),
@@ -216,13 +224,14 @@ fn cards(summary: &Summary) -> Vec<Card> {
     let groups = &summary.groups;
     let orphans = Tally { groups: groups.orphan, objects: summary.orphan_objects, bytes: summary.orphan_bytes };
     let eligible = Tally::eligible(summary);
+    let going = if words::is_in_doubt(summary) { "if what was seen were right" } else { "every rule lets them go" };
     let plain = |label, count, detail| card(summary, label, Tally { groups: count, ..Tally::default() }, false, detail);
     let loud = |card: Card, count: u64| Card { is_loud: count > 0, ..card };
     vec![
         plain("Listed", groups.listed, "dataset prefixes in the bucket"),
         plain("Live", groups.live, "with a row in the database; never touched"),
         card(summary, "Orphans", orphans, true, "without a row in the database"),
-        loud(card(summary, "Eligible", eligible, true, "every rule lets them go"), eligible.groups),
+        loud(card(summary, "Eligible", eligible, true, going), eligible.groups),
         card(summary, "Kept", Tally::kept(summary), true, "orphans that stay for now"),
         plain("Empty", groups.empty, "without a row and without a current object"),
         plain("Foreign", groups.foreign, "keys and prefixes of no dataset; always kept, in foreign.csv"),
@@ -364,7 +373,7 @@ struct Facts {
 
 fn facts(report: &Report<'_>) -> Vec<Facts> {
     let summary = report.summary;
-    vec![run_facts(summary), coverage_facts(summary), target_facts(report), ledger_facts(summary), trend_facts(summary)]
+    vec![run_facts(summary), coverage_facts(summary), target_facts(report), ledger_facts(summary)]
 }
 
 fn run_facts(summary: &Summary) -> Facts {
@@ -430,23 +439,23 @@ fn ledger_facts(summary: &Summary) -> Facts {
     Facts { title: "Ledger", facts }
 }
 
-fn trend_facts(summary: &Summary) -> Facts {
-    let title = "Trend";
-    let Some(trend) = &summary.trend else {
-        let why =
-            if summary.coverage.complete { "no earlier complete run" } else { "not known: this run is not complete" };
-        return Facts { title, facts: vec![("Compared with", why.to_owned())] };
-    };
+/// How the run compares with the last complete one.
+struct Comparison {
+    since: String,
+    facts: Vec<(&'static str, String)>,
+}
+
+fn comparison(summary: &Summary) -> Option<Comparison> {
+    let trend = summary.trend.as_ref()?;
     let not_known = || "not known".to_owned();
     let facts = vec![
-        ("Compared with run", trend.since_run.to_string()),
-        ("New orphans", human_count(trend.new)),
+        ("New", human_count(trend.new)),
         ("Persisting", human_count(trend.persisting)),
         ("Resolved", human_count(trend.resolved)),
-        ("Bytes a day", trend.bytes_per_day.map_or_else(not_known, words::signed_bytes)),
-        ("Until the store is full", trend.days_to_full.map_or_else(not_known, words::days)),
+        ("Growth a day", trend.bytes_per_day.map_or_else(not_known, words::signed_bytes)),
+        ("Store full in", trend.days_to_full.map_or_else(not_known, words::days)),
     ];
-    Facts { title, facts }
+    Some(Comparison { since: trend.since_run.to_string(), facts })
 }
 
 fn table_title(orphans: usize) -> String {

@@ -381,7 +381,7 @@ async fn dispose(
         session.next_command = Some(format!("orphan-sweeper apply {}", plan.hash));
         return Ok(());
     }
-    services.ledger.close_plan(plan.hash).await?;
+    session.finished_plan = Some(plan.hash);
     if deletion.failed + deletion.unconfirmed > 0 {
         session.exit = Exit::SomeFailed;
         session.draft.reason = Some(format!(

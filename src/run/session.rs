@@ -6,7 +6,7 @@ use super::{Reading, RunFailure, Services};
 use crate::config::Scope;
 use crate::decide::breakers::{Breaker, Kind, Reading as BreakerReading};
 use crate::exit::Exit;
-use crate::model::{Mode, RunId, Versioning};
+use crate::model::{Mode, RunId, Sha256Hash, Versioning};
 use crate::record::{RunEnd, RunStart};
 use crate::report::csv::CsvFile;
 use crate::report::folder::{self, ReportFolder};
@@ -34,6 +34,8 @@ pub struct Session<'s> {
     pub exit: Exit,
     /// What to do about a failure.
     pub hint: Option<String>,
+    /// The plan that this run worked through to its end. It is closed, and its keys compacted, once the report tells them.
+    pub finished_plan: Option<Sha256Hash>,
 }
 
 /// How a run ended.
@@ -107,7 +109,7 @@ impl<'s> Session<'s> {
             trend: None,
         };
         tracing::info!(run_id = %run, command, scope = %scope.name, "run began");
-        Ok(Self { services, scope, run, folder, draft, orphans: Vec::new(), next_command: None, exit: Exit::Done, hint: None })
+        Ok(Self { services, scope, run, folder, draft, orphans: Vec::new(), next_command: None, exit: Exit::Done, hint: None, finished_plan: None })
     }
 
     /// Ends the run early where it was told to stop.
@@ -201,6 +203,9 @@ impl<'s> Session<'s> {
             summary: String::from_utf8_lossy(&json).into_owned(),
         };
         self.services.ledger.finish_run(self.run, &end).await?;
+        if let Some(plan) = self.finished_plan {
+            self.services.ledger.close_plan(plan).await?;
+        }
         tracing::info!(run_id = %self.run, outcome = self.draft.outcome.as_str(), exit = self.exit.code(), "run ended");
         Ok(ScopeEnd { summary: self.draft, text, exit: self.exit, hint: self.hint })
     }

@@ -1,6 +1,7 @@
 //! A world of its own for each test: a bucket, a database, a folder, and the program as its users run it.
 
 pub mod database;
+pub mod gate;
 pub mod minio;
 pub mod program;
 

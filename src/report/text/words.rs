@@ -122,10 +122,14 @@ pub(crate) fn refusing(summary: &Summary, kind: Kind) -> Vec<&Reading> {
     summary.breakers.iter().filter(|reading| reading.kind == kind && reading.refuses()).collect()
 }
 
-/// What stands above the verdicts: a scan in doubt may take live datasets for orphans.
+/// Whether what the run saw is not to be trusted: such a scan may take live datasets for orphans.
+pub(crate) fn is_in_doubt(summary: &Summary) -> bool {
+    refusing(summary, Kind::Evidence).iter().any(|reading| reading.tripped)
+}
+
+/// What stands above the verdicts.
 pub(crate) fn verdicts_title(summary: &Summary) -> &'static str {
-    let is_in_doubt = refusing(summary, Kind::Evidence).iter().any(|reading| reading.tripped);
-    if is_in_doubt { "Orphans by verdict, if what was seen were right" } else { "Orphans by verdict" }
+    if is_in_doubt(summary) { "Orphans by verdict, if what was seen were right" } else { "Orphans by verdict" }
 }
 
 /// Whether the run could delete at all: an audit only says what `apply` would refuse.

@@ -1,4 +1,5 @@
-//! Where a test may end the process, to prove that a kill at any step converges. Absent from release builds.
+//! What a test may do to the process: end it at a step, to prove that a kill converges, and shorten its pauses. Absent from
+//! release builds.
 
 /// Ends the process at once, as `kill -9` would, if `ORPHAN_SWEEPER_TEST_KILL_AT` names this step (`step` or `step:n` for the
 /// n-th time).
@@ -17,3 +18,15 @@ pub fn reach(step: &str) {
 /// Nothing, in a release build.
 #[cfg(not(debug_assertions))]
 pub fn reach(_step: &str) {}
+
+/// By how much a test shortens the pauses between attempts: `ORPHAN_SWEEPER_TEST_HURRY`.
+#[cfg(debug_assertions)]
+pub fn hurry() -> u32 {
+    std::env::var("ORPHAN_SWEEPER_TEST_HURRY").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1)
+}
+
+/// Not at all, in a release build.
+#[cfg(not(debug_assertions))]
+pub fn hurry() -> u32 {
+    1
+}

@@ -1,6 +1,8 @@
 //! The promises of the program, kept on real MinIO and real Postgres; `tests/run` starts both.
 
+mod clocks;
 mod evidence;
+mod faults;
 mod kill;
 mod main_path;
 mod races;

@@ -16,6 +16,7 @@ use url::Url;
 
 pub use reader::parse_size;
 use reader::{Placed, Problems, Reader};
+use scope::Claim;
 pub use scope::{Approval, Limits, LiveTable, Policy, Schedule, ScheduledCommand, Scope, TableName, quote};
 pub use tree::Problem;
 
@@ -108,7 +109,8 @@ fn list(problems: &[Problem]) -> String {
 ///
 /// - Errors: [`ConfigError`]; a place that was named must exist.
 pub fn load(flag: Option<&Path>, variables: &Variables) -> Result<Config, ConfigError> {
-    let named = flag.map(Path::to_path_buf).or_else(|| variables.get("ORPHAN_SWEEPER_CONFIG").map(PathBuf::from));
+    let variable = variables.get("ORPHAN_SWEEPER_CONFIG").filter(|path| !path.is_empty());
+    let named = flag.map(Path::to_path_buf).or_else(|| variable.map(PathBuf::from));
     let path = match named {
         Some(path) => path,
         None => ["config.toml", "/etc/orphan-sweeper/config.toml"]
@@ -186,7 +188,7 @@ fn read_store(mut table: Reader<'_>, folder: &Folder) -> Option<Store> {
     let endpoint = table.required_text("endpoint", ENDPOINT).and_then(|placed| match read_endpoint(&placed.value) {
         Ok(url) => Some(url),
         Err(wrong) => {
-            table.problem("endpoint", format!("{wrong}; write {ENDPOINT}"));
+            table.wrong(&placed, format!("{wrong}; write {ENDPOINT}"));
             None
         }
     });
@@ -202,12 +204,15 @@ fn read_store(mut table: Reader<'_>, folder: &Folder) -> Option<Store> {
 }
 
 fn read_credential_files(table: &mut Reader<'_>, folder: &Folder) -> CredentialFiles {
-    let access_key = folder.file(table.text("access_key_file", "the path of a file with the access key"));
-    let secret_key = folder.file(table.text("secret_key_file", "the path of a file with the secret key"));
-    if access_key.is_some() != secret_key.is_some() {
-        table.problem("access_key_file", "and `secret_key_file` come together; write both");
+    let is_whole = table.has("access_key_file") == table.has("secret_key_file");
+    let access_key = table.text("access_key_file", "the path of a file with the access key");
+    let secret_key = table.text("secret_key_file", "the path of a file with the secret key");
+    if let Some(only) = access_key.as_ref().xor(secret_key.as_ref())
+        && !is_whole
+    {
+        table.wrong(only, "stands alone; write both `access_key_file` and `secret_key_file`");
     }
-    CredentialFiles { access_key, secret_key }
+    CredentialFiles { access_key: folder.file(access_key), secret_key: folder.file(secret_key) }
 }
 
 /// Reads the store's address. What is wrong is said without repeating it: it may hold a password.
@@ -226,33 +231,36 @@ fn read_endpoint(text: &str) -> Result<Url, String> {
 }
 
 fn read_scopes(root: &mut Reader<'_>, problems: &Problems) -> Option<Vec<Scope>> {
-    let readers = root.tables("scope");
-    if readers.is_empty() {
+    if !root.has("scope") {
         root.problem("scope", "is missing; write at least one `[[scope]]`");
     }
+    let readers = root.tables("scope");
     let expected = readers.len();
-    let scopes: Vec<_> = readers.into_iter().filter_map(|reader| scope::read(reader, problems)).collect();
-    for (index, later) in scopes.iter().enumerate() {
-        for earlier in &scopes[..index] {
+    let (claims, scopes): (Vec<_>, Vec<_>) = readers.into_iter().map(|reader| scope::read(reader, problems)).unzip();
+    for (index, later) in claims.iter().enumerate() {
+        for earlier in &claims[..index] {
             check_pair(earlier, later, problems);
         }
     }
-    let scopes: Vec<Scope> = scopes.into_iter().map(|placed| placed.value).collect();
+    let scopes: Vec<Scope> = scopes.into_iter().flatten().collect();
     (scopes.len() == expected && expected > 0).then_some(scopes)
 }
 
-fn check_pair(earlier: &Placed<Scope>, later: &Placed<Scope>, problems: &Problems) {
-    let (first, second) = (&earlier.value, &later.value);
-    if first.name.eq_ignore_ascii_case(&second.name) {
-        problems.add(&later.place, format!("{}.name", later.key), format!("`{}` names two scopes; write another", second.name));
+fn check_pair(earlier: &Claim, later: &Claim, problems: &Problems) {
+    if let (Some(first), Some(second)) = (&earlier.name, &later.name)
+        && first.value.eq_ignore_ascii_case(&second.value)
+    {
+        problems.add(&second.place, &second.key, format!("`{}` names two scopes; write another", second.value));
     }
-    let overlaps = first.prefix.starts_with(&second.prefix) || second.prefix.starts_with(&first.prefix);
-    if first.bucket == second.bucket && overlaps {
+    let (Some(first_bucket), Some(second_bucket)) = (&earlier.bucket, &later.bucket) else { return };
+    let (Some(first), Some(second)) = (&earlier.prefix, &later.prefix) else { return };
+    let overlaps = first.value.starts_with(&second.value) || second.value.starts_with(&first.value);
+    if first_bucket.value == second_bucket.value && overlaps {
         let message = format!(
-            "`{}` overlaps the prefix `{}` of scope `{}` in bucket `{}`; write prefixes of which none begins with another",
-            second.prefix, first.prefix, first.name, first.bucket
+            "`{}` overlaps `{}` of `{}` in bucket `{}`; write prefixes of which none begins with another",
+            second.value, first.value, first.key, first_bucket.value
         );
-        problems.add(&later.place, format!("{}.prefix", later.key), message);
+        problems.add(&second.place, &second.key, message);
     }
 }
 

@@ -55,7 +55,7 @@ impl<'p> Reader<'p> {
         let table = match node.value {
             Value::Table(table) => table,
             other => {
-                let message = format!("is {}; write it as a table, `[{path}]`", other.kind());
+                let message = format!("is {}; write it as a table, `{}`", other.kind(), header(&path));
                 problems.add(&node.place, &path, message);
                 BTreeMap::new()
             }
@@ -73,10 +73,19 @@ impl<'p> Reader<'p> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Notes a problem of `key`.
+    /// Whether `key` is written and was not taken yet.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Notes that `key`, which the table lacks, is needed: `message` says what for.
     pub fn problem(&self, key: &str, message: impl Into<String>) {
-        let place = self.table.get(key).map_or(&self.place, |node| &node.place);
-        self.problems.add(place, self.key(key), message);
+        self.problems.add(&self.place, self.key(key), message);
+    }
+
+    /// Notes what is wrong with a value that was read.
+    pub fn wrong<T>(&self, placed: &Placed<T>, message: impl Into<String>) {
+        self.problems.add(&placed.place, &placed.key, message);
     }
 
     /// Takes the raw value of `key`.
@@ -102,7 +111,7 @@ impl<'p> Reader<'p> {
                 list.into_iter().enumerate().map(reader).collect()
             }
             Some(node) => {
-                let message = format!("is {}; write it as `[[{path}]]`", node.value.kind());
+                let message = format!("is {}; write it as `{}`", node.value.kind(), header(&format!("{path}[]")));
                 self.problems.add(&node.place, &path, message);
                 Vec::new()
             }
@@ -134,7 +143,7 @@ impl<'p> Reader<'p> {
 
     /// Takes a text that must be there.
     pub fn required_text(&mut self, key: &'static str, expected: &str) -> Option<Placed<String>> {
-        if !self.table.contains_key(key) {
+        if !self.has(key) {
             self.problem(key, format!("is missing; write {expected}"));
         }
         self.text(key, expected)
@@ -173,7 +182,8 @@ impl<'p> Reader<'p> {
     }
 
     /// Takes a whole number from `minimum` on.
-    pub fn count(&mut self, key: &'static str, default: u64, minimum: u64) -> u64 {
+    pub fn count(&mut self, key: &'static str, default: u64, minimum: u64) -> Placed<u64> {
+        let fallback = Placed { value: default, place: self.place.clone(), key: self.key(key) };
         let read = |value: &Value| match value {
             Value::Integer(number) => match u64::try_from(*number) {
                 Ok(count) if count >= minimum => Ok(count),
@@ -181,7 +191,7 @@ impl<'p> Reader<'p> {
             },
             other => Err(format!("is {}", other.kind())),
         };
-        self.read(key, &format!("a whole number from {minimum} on"), read).map_or(default, |placed| placed.value)
+        self.read(key, &format!("a whole number from {minimum} on"), read).unwrap_or(fallback)
     }
 
     /// Takes a share from 0 to 1.
@@ -244,6 +254,12 @@ impl<'p> Reader<'p> {
             self.problems.add(&node.place, self.key(key), format!("is no known key; {advice}"));
         }
     }
+}
+
+/// The header that a table at `path` has in the file: its lists are not counted there.
+fn header(path: &str) -> String {
+    let plain: String = path.split('[').map(|part| part.split_once(']').map_or(part, |(_, rest)| rest)).collect();
+    if path.ends_with(']') { format!("[[{plain}]]") } else { format!("[{plain}]") }
 }
 
 /// Reads a size such as `500GB` or `1TiB`, in bytes.

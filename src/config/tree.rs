@@ -98,22 +98,23 @@ pub fn parse(text: &str) -> (Node, Vec<Problem>) {
             message: error.message().lines().collect::<Vec<_>>().join(", "),
         })
         .collect();
-    (Node { place: Place::Whole, value: table_value(text, table.get_ref()) }, problems)
+    let place = |offset| Place::Line(line_of(text, offset));
+    (Node { place: Place::Whole, value: table_value(table.get_ref(), &place) }, problems)
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
-fn table_value(text: &str, table: &DeTable<'_>) -> Value {
+/// A table, each of whose entries stands where `place` says that its key's offset lies.
+fn table_value(table: &DeTable<'_>, place: &dyn Fn(usize) -> Place) -> Value {
     let entry = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
-        let place = Place::Line(line_of(text, key.span().start));
-        (key.get_ref().to_string(), Node { place, value: plain_value(text, value.get_ref()) })
+        (key.get_ref().to_string(), Node { place: place(key.span().start), value: plain_value(value.get_ref(), place) })
     };
     Value::Table(table.iter().map(entry).collect())
 }
 
-fn plain_value(text: &str, value: &DeValue<'_>) -> Value {
+fn plain_value(value: &DeValue<'_>, place: &dyn Fn(usize) -> Place) -> Value {
     match value {
         DeValue::String(string) => Value::Text(string.to_string()),
         DeValue::Integer(integer) => {
@@ -128,12 +129,12 @@ fn plain_value(text: &str, value: &DeValue<'_>) -> Value {
         DeValue::Datetime(_) => Value::Date,
         DeValue::Array(array) => {
             let node = |element: &toml::Spanned<DeValue<'_>>| Node {
-                place: Place::Line(line_of(text, element.span().start)),
-                value: plain_value(text, element.get_ref()),
+                place: place(element.span().start),
+                value: plain_value(element.get_ref(), place),
             };
             Value::List(array.iter().map(node).collect())
         }
-        DeValue::Table(table) => table_value(text, table),
+        DeValue::Table(table) => table_value(table, place),
     }
 }
 
@@ -150,7 +151,7 @@ pub fn apply_overrides(root: &mut Node, variables: &BTreeMap<String, String>) ->
         let Some(path) = name.strip_prefix(OVERRIDE_PREFIX) else { continue };
         let place = Place::Variable(name.clone());
         let steps: Vec<String> = path.split("__").map(str::to_lowercase).collect();
-        let value = Node { place: place.clone(), value: variable_value(text) };
+        let value = Node { place: place.clone(), value: variable_value(text, &place) };
         if let Err(message) = set(root, &steps, value) {
             problems.push(Problem { place, key: String::new(), message });
         }
@@ -159,9 +160,9 @@ pub fn apply_overrides(root: &mut Node, variables: &BTreeMap<String, String>) ->
 }
 
 /// A variable's text as TOML would read it, else as plain text.
-fn variable_value(text: &str) -> Value {
+fn variable_value(text: &str, place: &Place) -> Value {
     match DeValue::parse(text) {
-        Ok(value) if !matches!(value.get_ref(), DeValue::Datetime(_)) => plain_value(text, value.get_ref()),
+        Ok(value) if !matches!(value.get_ref(), DeValue::Datetime(_)) => plain_value(value.get_ref(), &|_| place.clone()),
         _ => Value::Text(text.to_owned()),
     }
 }
@@ -179,13 +180,19 @@ fn set(node: &mut Node, steps: &[String], value: Node) -> Result<(), String> {
             set(child, rest, value)
         }
         Value::List(list) => {
-            let position = step.parse().ok().or_else(|| list.iter().position(|entry| is_named(entry, step)));
+            let named: Vec<usize> = (0..list.len()).filter(|position| is_named(&list[*position], step)).collect();
+            let position = match named[..] {
+                // A name counts before a number: a scope may be called `2024`.
+                [] => step.parse().ok(),
+                [position] => Some(position),
+                _ => return Err(format!("several entries are called `{step}` here; rename all but one")),
+            };
             match position.and_then(|position: usize| list.get_mut(position)) {
                 Some(child) => set(child, rest, value),
                 None => Err(format!("no entry is called `{step}`; write the name of one that the file has")),
             }
         }
-        _ => Err(format!("`{step}` has no keys below it; check the name")),
+        other => Err(format!("`{step}` stands below {}, which has no keys; check the name", other.kind())),
     }
 }
 

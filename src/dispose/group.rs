@@ -198,7 +198,11 @@ impl Disposal<'_> {
 
     /// Looks at what is left of a group and settles every intent by it.
     async fn close_group(&self, candidate: &Candidate, planned: &PlanGroup, ended: &Ended) {
-        let is_gone = match self.settle_group(candidate.id, &planned.prefix).await {
+        let left_because = match ended {
+            Ended::Skipped(reason) => reason.as_str(),
+            Ended::Done | Ended::Unread => "interrupted",
+        };
+        let is_gone = match self.settle_group(candidate.id, &planned.prefix, left_because).await {
             Ok(is_gone) => is_gone,
             Err(error) => return self.note_unread(candidate, error),
         };

@@ -12,8 +12,9 @@ impl Disposal<'_> {
     /// Settles the intents of a group; says whether the store lists nothing of it any more.
     ///
     /// An intended key that is absent ends as deleted, whatever was replied. One that is still listed unchanged was not
-    /// deleted, whatever was replied. One that was written again since is another object.
-    pub(super) async fn settle_group(&self, id: DatasetId, prefix: &str) -> Result<bool, ContentError> {
+    /// deleted, whatever was replied. One that was written again since is another object. One that is left without a reply is
+    /// skipped, with `left_because`.
+    pub(super) async fn settle_group(&self, id: DatasetId, prefix: &str, left_because: &str) -> Result<bool, ContentError> {
         crate::failpoint::reach("before_verify");
         // A stop is no reason to leave an outcome open: this only reads.
         let never = tokio_util::sync::CancellationToken::new();
@@ -41,7 +42,7 @@ impl Disposal<'_> {
                     listed.pop_front();
                 }
                 let found = listed.front().filter(|object| object.key == intent.key);
-                outcomes.extend(self.outcome_of(id, intent, outcome.as_deref(), found));
+                outcomes.extend(self.outcome_of(id, intent, outcome.as_deref(), found, left_because));
             }
             self.ledger.settle(&self.scope.name, &outcomes).await?;
         }
@@ -57,6 +58,7 @@ impl Disposal<'_> {
         intent: Object,
         outcome: Option<&str>,
         found: Option<&Object>,
+        left_because: &str,
     ) -> Option<(ObjectKey, KeyOutcome, String)> {
         match (found, outcome) {
             (None, Some("deleted" | "already_gone")) => None,
@@ -67,8 +69,8 @@ impl Disposal<'_> {
                 Some((intent.key, KeyOutcome::Failed, "still_listed".into()))
             }
             (Some(_), Some("failed")) => None,
-            // Only a process that died leaves an intent without an outcome: nobody knows whether it was sent.
-            (Some(_), None) => Some((intent.key, KeyOutcome::Skipped, "interrupted".into())),
+            // It was not asked for, or not answered, and is left: by a process that died, or because the group was given up.
+            (Some(_), None) => Some((intent.key, KeyOutcome::Skipped, left_because.to_owned())),
             (Some(_), Some(_)) => Some((intent.key, KeyOutcome::Failed, "still_listed".into())),
         }
     }

@@ -108,13 +108,16 @@ impl Ledger {
         let step = failed("acknowledge a breaker");
         let before = self.baseline(scope).await?;
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
-        let baseline_run: Option<String> = sqlx::query_scalar("SELECT run_id FROM baselines WHERE scope = ?1")
-            .bind(scope)
-            .fetch_optional(&mut *transaction)
-            .await
-            .map_err(&step)?;
-        // Run ids sort by time.
-        let is_overtaken = baseline_run.is_some_and(|run| run > latch.run_id);
+        let is_overtaken: Option<bool> = sqlx::query_scalar(
+            "SELECT good.number > tripped.number FROM baselines JOIN runs AS good ON good.run_id = baselines.run_id \
+             JOIN runs AS tripped ON tripped.run_id = ?2 WHERE baselines.scope = ?1",
+        )
+        .bind(scope)
+        .bind(&latch.run_id)
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(&step)?;
+        let is_overtaken = is_overtaken.unwrap_or(false);
         if !is_overtaken {
             let before = before.unwrap_or_else(|| Baseline::after_good_scan(None, latch.observation.clone()));
             let baseline = before.after_acknowledgement(latch.breaker, &latch.observation);

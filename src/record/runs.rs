@@ -75,7 +75,7 @@ impl Ledger {
         let step = failed("note the start of the run");
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
         sqlx::query(
-            "UPDATE runs SET finished_at = ?1, outcome = 'failed', reason = 'its process died' WHERE finished_at IS NULL AND run_id < ?2",
+            "UPDATE runs SET finished_at = ?1, outcome = 'failed', reason = 'its process died' WHERE finished_at IS NULL AND run_id <> ?2",
         )
         .bind(start.started_at)
         .bind(start.run_id.to_string())
@@ -137,7 +137,7 @@ impl Ledger {
 
     /// The newest runs first, of one scope or of all.
     pub async fn runs(&self, scope: Option<&str>, limit: u32) -> Result<Vec<RunRow>, RecordError> {
-        sqlx::query_as("SELECT * FROM runs WHERE ?1 IS NULL OR scope = ?1 ORDER BY run_id DESC LIMIT ?2")
+        sqlx::query_as("SELECT * FROM runs WHERE ?1 IS NULL OR scope = ?1 ORDER BY number DESC LIMIT ?2")
             .bind(scope)
             .bind(limit)
             .fetch_all(&self.pool)
@@ -147,7 +147,7 @@ impl Ledger {
 
     /// The newest complete run of a scope.
     pub async fn last_complete_run(&self, scope: &str) -> Result<Option<RunRow>, RecordError> {
-        sqlx::query_as("SELECT * FROM runs WHERE scope = ?1 AND outcome = 'complete' ORDER BY run_id DESC LIMIT 1")
+        sqlx::query_as("SELECT * FROM runs WHERE scope = ?1 AND outcome = 'complete' ORDER BY number DESC LIMIT 1")
             .bind(scope)
             .fetch_optional(&self.pool)
             .await

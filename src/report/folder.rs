@@ -108,10 +108,15 @@ impl Write for ReportFile {
     }
 }
 
-/// The newest run that has a folder in the reports of `scope`.
-pub fn newest_run(reports: &Path, scope: &str) -> Option<Uuid> {
-    let entries = std::fs::read_dir(reports.join(scope)).ok()?;
-    entries.filter_map(|entry| Uuid::parse_str(entry.ok()?.file_name().to_str()?).ok()).max()
+/// The newest runs that have a folder in the reports of `scope`: by name, and by `latest`. They differ where the host's
+/// clock was set back.
+pub fn newest_runs(reports: &Path, scope: &str) -> Vec<Uuid> {
+    let folder = reports.join(scope);
+    let run_of = |name: &std::ffi::OsStr| Uuid::parse_str(name.to_str()?).ok();
+    let entries = std::fs::read_dir(&folder).into_iter().flatten();
+    let by_name = entries.filter_map(|entry| run_of(&entry.ok()?.file_name())).max();
+    let by_link = std::fs::read_link(folder.join("latest")).ok().and_then(|target| run_of(target.file_name()?));
+    by_name.into_iter().chain(by_link).collect()
 }
 
 /// Whether a run left a whole report.

@@ -68,13 +68,13 @@ pub fn summary(report: &Report<'_>, style: Style) -> String {
     let mut page = Page { text: String::new(), style };
     let summary = report.summary;
     headline(&mut page, summary);
+    if let Some(deletion) = &summary.deletion {
+        deletion_results(&mut page, deletion);
+    }
     found(&mut page, summary);
     verdicts(&mut page, report);
     trend(&mut page, summary);
     breakers(&mut page, report);
-    if let Some(deletion) = &summary.deletion {
-        deletion_results(&mut page, deletion);
-    }
     ending(&mut page, report);
     page.text
 }
@@ -190,13 +190,18 @@ fn objects_and_bytes(tally: Tally) -> String {
 fn found(page: &mut Page, summary: &Summary) {
     let target = format!("{}/{}", visible(&summary.target.bucket), visible(&summary.target.prefix));
     let as_of = summary.as_of.map(|as_of| format!(", as of {}", words::moment(as_of))).unwrap_or_default();
-    page.heading(&format!("Found in {target}{as_of}"));
+    let before = if summary.deletion.is_some() { " before the deletion" } else { "" };
+    page.heading(&format!("Found in {target}{before}{as_of}"));
     let groups = &summary.groups;
     let orphans = Tally { groups: groups.orphan, objects: summary.orphan_objects, bytes: summary.orphan_bytes };
+    let without_a_row = match orphans.groups {
+        0 => "without a row".to_owned(),
+        _ => format!("without a row: {}", objects_and_bytes(orphans)),
+    };
     let all = [
         (true, Row::new("listed", groups.listed, "groups (dataset prefixes)")),
         (true, Row::new("live", groups.live, "with a row in the database")),
-        (true, Row::new("orphans", groups.orphan, format!("without a row: {}", objects_and_bytes(orphans)))),
+        (true, Row::new("orphans", groups.orphan, without_a_row)),
         (false, Row::new("empty", groups.empty, "without a row and without a current object")),
         (false, Row::new("foreign", groups.foreign, "keys and prefixes of no dataset, always kept: foreign.csv")),
         (false, Row::new("missing", summary.missing, "rows that should have objects and have none: missing.csv")),

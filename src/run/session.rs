@@ -59,9 +59,10 @@ impl<'s> Session<'s> {
         let run = RunId::new(started_at);
         let ledger = &services.ledger;
         let reports = &services.config.reports_directory;
-        if let Some(newest) = folder::newest_run(reports, &scope.name)
-            && !ledger.knows_run(&newest.to_string()).await?
-        {
+        for newest in folder::newest_runs(reports, &scope.name) {
+            if ledger.knows_run(&newest.to_string()).await? {
+                continue;
+            }
             let forgotten = ledger.forget_all(&scope.name).await?;
             tracing::warn!(newest = %newest, forgotten, "the ledger does not know the newest report beside it: it is older or another; all sightings start again");
         }

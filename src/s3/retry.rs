@@ -15,7 +15,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The pause after the given number of failed attempts: it doubles, and half of it is left to chance.
 pub fn pause_after(failed_attempts: u32) -> Duration {
     let full = FIRST_PAUSE.saturating_mul(1 << failed_attempts.min(10)).min(LONGEST_PAUSE);
-    full / 2 + full.mul_f64(fastrand::f64() / 2.0)
+    (full / 2 + full.mul_f64(fastrand::f64() / 2.0)) / crate::failpoint::hurry()
 }
 
 /// Waits that long, or until the run is told to stop; says whether to go on.

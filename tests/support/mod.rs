@@ -2,8 +2,11 @@
 
 pub mod database;
 pub mod gate;
+pub mod memory;
 pub mod minio;
+pub mod nights;
 pub mod program;
+pub mod sts;
 
 use std::collections::BTreeMap;
 
@@ -11,6 +14,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 pub use database::Database;
+pub use memory::MemoryWorld;
 pub use minio::Bucket;
 pub use program::{Program, Ran};
 
@@ -105,6 +109,17 @@ pub fn prefix(pattern: usize, id: Uuid) -> String {
 /// The contents without everything under the given prefixes.
 pub fn without(contents: &BTreeMap<String, String>, prefixes: &[String]) -> BTreeMap<String, String> {
     contents.iter().filter(|(key, _)| !prefixes.iter().any(|prefix| key.starts_with(prefix))).map(|(k, v)| (k.clone(), v.clone())).collect()
+}
+
+/// The other spellings of an id that still parse as a UUID.
+pub fn odd_spellings(id: Uuid) -> [String; 5] {
+    [
+        id.to_string().to_uppercase(),
+        format!("{{{id}}}"),
+        format!("urn:uuid:{id}"),
+        id.simple().to_string(),
+        id.simple().to_string().to_uppercase(),
+    ]
 }
 
 /// A code block of README.md: the first one in `language` after `heading`.

@@ -26,9 +26,14 @@ pub struct Ran {
 impl Program {
     /// The platform's defaults on this bucket and database, with a policy for tests: an orphan may go at its first sighting.
     pub fn new(bucket: &Bucket, database_url: &str) -> Self {
-        let mut program = Self::bare(&bucket.endpoint, &bucket.name, database_url);
-        program.set("AWS_ACCESS_KEY_ID", &bucket.access_key);
-        program.set("AWS_SECRET_ACCESS_KEY", &bucket.secret_key);
+        Self::at(&bucket.endpoint, &bucket.name, (&bucket.access_key, &bucket.secret_key), database_url)
+    }
+
+    /// Like [`Program::new`], on any store: an address, a bucket and a pair of keys.
+    pub fn at(endpoint: &str, bucket: &str, keys: (&str, &str), database_url: &str) -> Self {
+        let mut program = Self::bare(endpoint, bucket, database_url);
+        program.set("AWS_ACCESS_KEY_ID", keys.0);
+        program.set("AWS_SECRET_ACCESS_KEY", keys.1);
         for (key, value) in [
             ("POLICY__UNSAFE_SHORT_GRACE", "true"),
             ("POLICY__GRACE", "0s"),
@@ -49,6 +54,7 @@ impl Program {
         let mut program = Self { folder, variables: BTreeMap::new() };
         program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", endpoint);
         program.set("ORPHAN_SWEEPER_DATABASE_URL", database_url);
+        program.set("ORPHAN_SWEEPER_TEST_HURRY", "20");
         program.set_scope("BUCKET", bucket);
         program
     }
@@ -125,6 +131,36 @@ impl Program {
         let mut folders: Vec<_> = entries.filter(|entry| entry.file_type().expect("a type").is_dir()).map(|entry| entry.path()).collect();
         folders.sort();
         folders
+    }
+
+    /// Rewrites config.toml.
+    pub fn edit_config(&self, edit: impl FnOnce(String) -> String) {
+        let path = self.path("config.toml");
+        let text = std::fs::read_to_string(&path).expect("read");
+        let edited = edit(text.clone());
+        assert_ne!(edited, text, "the edit changes something");
+        std::fs::write(&path, edited).expect("written");
+    }
+
+    /// A configuration without `[scope.schedule]`.
+    pub fn remove_schedule(&self) {
+        self.edit_config(|text| text.split_once("[scope.schedule]").expect("a schedule").0.to_owned());
+    }
+
+    /// Every regular file under the folder, with its bytes.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let (mut files, mut folders) = (Vec::new(), vec![self.folder.path().to_path_buf()]);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).expect("read").map(|entry| entry.expect("an entry")) {
+                let kind = entry.file_type().expect("a type");
+                if kind.is_dir() {
+                    folders.push(entry.path());
+                } else if kind.is_file() {
+                    files.push((entry.path(), std::fs::read(entry.path()).expect("read")));
+                }
+            }
+        }
+        files
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -4,8 +4,10 @@ CREATE TABLE meta (
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Runs are numbered in the order they began: their ids are made from the host's clock, which may be set back.
 CREATE TABLE runs (
-  run_id       TEXT PRIMARY KEY,
+  number       INTEGER PRIMARY KEY,
+  run_id       TEXT NOT NULL UNIQUE,
   scope        TEXT NOT NULL,
   command      TEXT NOT NULL,
   is_dry_run   INTEGER NOT NULL,
@@ -17,8 +19,8 @@ CREATE TABLE runs (
   plan_hash    TEXT,
   orphan_bytes INTEGER,
   summary      TEXT
-) STRICT, WITHOUT ROWID;
-CREATE INDEX runs_by_scope ON runs (scope, run_id);
+) STRICT;
+CREATE INDEX runs_by_scope ON runs (scope, number);
 
 -- One row per orphan id: its unbroken sightings.
 CREATE TABLE sightings (

@@ -11,7 +11,8 @@ fn plain(summary: &Summary, orphans: &[OrphanRecord]) -> String {
     let text = super::summary(&report(summary, orphans, &patterns), Style::Plain);
     for line in text.lines() {
         assert_eq!(line, line.trim_end(), "no trailing space");
-        assert!(line.chars().count() <= WIDTH || !line.trim_start().contains("  "), "too wide: {line}");
+        let may_be_wide = line.contains("orphan-sweeper ") || line.starts_with("Report: ");
+        assert!(line.chars().count() <= WIDTH || may_be_wide, "too wide: {line}");
     }
     assert!(text.lines().count() <= 36, "{text}");
     assert!(text.ends_with('\n') && !text.contains('\u{1b}'));
@@ -70,7 +71,7 @@ Audit complete: no orphans among 988 groups.
 Found in heimdall-synthetic-iq/synthetic/, as of 2025-11-23 03:00:00 UTC
   listed       988  groups (dataset prefixes)
   live         985  with a row in the database
-  orphans        0  without a row: 0 objects, 0 B
+  orphans        0  without a row
   empty          3  without a row and without a current object
   foreign        2  keys and prefixes of no dataset, always kept: foreign.csv
 
@@ -184,6 +185,7 @@ Deletion, in objects
     let headline = "Apply finished with failures: 1,150 of 1,200 planned objects were deleted and 1.1 GiB freed; 20\n\
                     already gone, 10 skipped, 15 failed, 5 unconfirmed.\n";
     assert!(text.starts_with(headline), "{text}");
+    assert!(text.contains("Found in heimdall-synthetic-iq/synthetic/ before the deletion, as of "), "{text}");
     assert!(text.contains("what was deleted cannot be brought back"), "{text}");
 }
 

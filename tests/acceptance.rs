@@ -1,6 +1,8 @@
 //! The promises of the program, kept on real MinIO and real Postgres; `tests/run` starts both.
 
+mod bars;
 mod clocks;
+mod daemon;
 mod evidence;
 mod faults;
 mod kill;

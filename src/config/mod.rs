@@ -231,10 +231,7 @@ fn read_endpoint(text: &str) -> Result<Url, String> {
 }
 
 fn read_scopes(root: &mut Reader<'_>, problems: &Problems) -> Option<Vec<Scope>> {
-    if !root.has("scope") {
-        root.problem("scope", "is missing; write at least one `[[scope]]`");
-    }
-    let readers = root.tables("scope");
+    let readers = root.tables("scope", "write at least one `[[scope]]`");
     let expected = readers.len();
     let (claims, scopes): (Vec<_>, Vec<_>) = readers.into_iter().map(|reader| scope::read(reader, problems)).unzip();
     for (index, later) in claims.iter().enumerate() {
@@ -256,9 +253,10 @@ fn check_pair(earlier: &Claim, later: &Claim, problems: &Problems) {
     let (Some(first), Some(second)) = (&earlier.prefix, &later.prefix) else { return };
     let overlaps = first.value.starts_with(&second.value) || second.value.starts_with(&first.value);
     if first_bucket.value == second_bucket.value && overlaps {
+        let whose = earlier.name.as_ref().map_or("another scope".into(), |name| format!("scope `{}`", name.value));
         let message = format!(
-            "`{}` overlaps `{}` of `{}` in bucket `{}`; write prefixes of which none begins with another",
-            second.value, first.value, first.key, first_bucket.value
+            "`{}` overlaps the prefix `{}` of {whose} in bucket `{}`; write prefixes of which none begins with another",
+            second.value, first.value, first_bucket.value
         );
         problems.add(&second.place, &second.key, message);
     }

@@ -63,11 +63,6 @@ impl<'p> Reader<'p> {
         Self { table, place: node.place, path, known: Vec::new(), problems }
     }
 
-    /// Where the table was written.
-    pub fn place(&self) -> &Place {
-        &self.place
-    }
-
     /// The dotted path of `key` in this table.
     pub fn key(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
@@ -101,12 +96,18 @@ impl<'p> Reader<'p> {
         Reader::new(node, path, self.problems)
     }
 
-    /// Takes the list of tables `key`.
-    pub fn tables(&mut self, key: &'static str) -> Vec<Reader<'p>> {
+    /// Takes the list of tables `key`, of which there must be one at least; `advice` says what to write.
+    pub fn tables(&mut self, key: &'static str, advice: &str) -> Vec<Reader<'p>> {
         let path = self.key(key);
         match self.take(key) {
-            None => Vec::new(),
-            Some(Node { value: Value::List(list), .. }) => {
+            None => {
+                self.problem(key, format!("is missing; {advice}"));
+                Vec::new()
+            }
+            Some(Node { value: Value::List(list), place }) => {
+                if list.is_empty() {
+                    self.problems.add(&place, &path, format!("is empty; {advice}"));
+                }
                 let reader = |(index, node)| Reader::new(node, format!("{path}[{index}]"), self.problems);
                 list.into_iter().enumerate().map(reader).collect()
             }
@@ -208,7 +209,7 @@ impl<'p> Reader<'p> {
     }
 
     /// Takes a list of texts.
-    pub fn texts(&mut self, key: &'static str) -> Option<Vec<Placed<String>>> {
+    pub fn texts(&mut self, key: &'static str) -> Option<Placed<Vec<Placed<String>>>> {
         let path = self.key(key);
         let node = self.take(key)?;
         let wrong = |place: &Place| {
@@ -225,7 +226,7 @@ impl<'p> Reader<'p> {
                 _ => wrong(&entry.place),
             }
         }
-        Some(texts)
+        Some(Placed { value: texts, place: node.place, key: path })
     }
 
     /// Refuses a key that a later version gives a meaning to.

@@ -21,7 +21,7 @@ pub struct Scope {
     pub name: String,
     /// The bucket.
     pub bucket: String,
-    /// The prefix that is listed, ending in `/` unless it is the whole bucket.
+    /// The prefix that is listed, ending in `/`.
     pub prefix: String,
     /// The id patterns.
     pub patterns: Vec<Pattern>,
@@ -179,18 +179,34 @@ impl Schedule {
     }
 }
 
-/// Reads one scope. What is wrong with it is noted; `None` where that leaves none.
-pub fn read(mut reader: Reader<'_>, problems: &Problems) -> Option<Placed<Scope>> {
-    let place = reader.place().clone();
-    let key = reader.key("").trim_end_matches('.').to_owned();
+/// What a scope claims for itself, as far as it can be read: no two may claim the same.
+#[derive(Debug)]
+pub struct Claim {
+    /// Its name.
+    pub name: Option<Placed<String>>,
+    /// Its bucket.
+    pub bucket: Option<Placed<String>>,
+    /// Its prefix.
+    pub prefix: Option<Placed<String>>,
+}
+
+/// Reads one scope. What is wrong with it is noted; only its claim is left where that leaves no scope.
+pub fn read(mut reader: Reader<'_>, problems: &Problems) -> (Claim, Option<Scope>) {
     let name = read_name(&mut reader);
     let bucket = reader.required_text("bucket", "the bucket's name");
     let prefix = read_prefix(&mut reader);
+    let claim = Claim { name, bucket, prefix };
+    let scope = read_rest(reader, &claim, problems);
+    (claim, scope)
+}
+
+fn read_rest(mut reader: Reader<'_>, claim: &Claim, problems: &Problems) -> Option<Scope> {
     if let Some(kind) = reader.text("id", "\"uuid\"").filter(|kind| kind.value != "uuid") {
         problems.add(&kind.place, kind.key, format!("`{}` is no known kind of id; write \"uuid\"", kind.value));
     }
-    let patterns = read_patterns(&mut reader, prefix.as_deref(), problems);
-    let ignore = reader.texts("ignore").unwrap_or_default().into_iter().map(|text| text.value).collect();
+    let prefix = claim.prefix.as_ref().map(|prefix| prefix.value.as_str());
+    let patterns = read_patterns(&mut reader, prefix, problems);
+    let ignore = reader.texts("ignore").map(|ignore| ignore.value).unwrap_or_default().into_iter().map(|key| key.value).collect();
     reader.size("capacity");
     let live = read_live(&mut reader, problems);
     let policy = read_policy(reader.table("policy"), problems);
@@ -200,50 +216,56 @@ pub fn read(mut reader: Reader<'_>, problems: &Problems) -> Option<Placed<Scope>
     reader.reserved("holds", "protected ids");
     reader.reserved("purge", "the platform's own delete operations");
     reader.finish();
-    let scope = Scope {
-        name: name?,
-        bucket: bucket?.value,
-        prefix: prefix?,
+    Some(Scope {
+        name: claim.name.as_ref()?.value.clone(),
+        bucket: claim.bucket.as_ref()?.value.clone(),
+        prefix: prefix?.to_owned(),
         patterns: patterns?,
         ignore,
         live: live?,
         policy,
         limits,
         schedule,
-    };
-    Some(Placed { value: scope, place, key })
+    })
 }
 
-fn read_name(reader: &mut Reader<'_>) -> Option<String> {
+fn read_name(reader: &mut Reader<'_>) -> Option<Placed<String>> {
     const EXPECTED: &str = "a name of letters, digits, `-` and `_`, such as \"synthetic\"";
     let name = reader.required_text("name", EXPECTED)?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.value.chars().all(is_plain) && name.value.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        return Some(name.value);
+        return Some(name);
     }
-    reader.problem("name", format!("`{}` cannot be part of a path; write {EXPECTED}", name.value));
+    reader.wrong(&name, format!("`{}` cannot be part of a path; write {EXPECTED}", name.value));
     None
 }
 
-fn read_prefix(reader: &mut Reader<'_>) -> Option<String> {
+fn read_prefix(reader: &mut Reader<'_>) -> Option<Placed<String>> {
     let prefix = reader.required_text("prefix", "the prefix to list, such as \"synthetic/\"")?;
     if prefix.value.ends_with('/') {
-        return Some(prefix.value);
+        return Some(prefix);
     }
-    reader.problem("prefix", format!("`{0}` does not end in `/`; write \"{0}/\"", prefix.value));
+    reader.wrong(&prefix, format!("`{0}` does not end in `/`; write \"{0}/\"", prefix.value));
     None
 }
+
+/// A group names its pattern by one byte.
+const MOST_PATTERNS: usize = 255;
 
 fn read_patterns(reader: &mut Reader<'_>, prefix: Option<&str>, problems: &Problems) -> Option<Vec<Pattern>> {
     const EXPECTED: &str = "templates such as [\"synthetic/{id}/\", \"synthetic/dataset-{id}/\"]";
-    let templates = reader.texts("patterns").unwrap_or_default();
-    if templates.is_empty() {
+    if !reader.has("patterns") {
         reader.problem("patterns", format!("is missing; write {EXPECTED}"));
-        return None;
+    }
+    let templates = reader.texts("patterns")?;
+    match templates.value.len() {
+        0 => reader.wrong(&templates, format!("is empty; write {EXPECTED}")),
+        1..=MOST_PATTERNS => {}
+        _ => reader.wrong(&templates, format!("has more than {MOST_PATTERNS} templates; split the scope")),
     }
     let prefix = prefix?;
     let mut patterns: Vec<Pattern> = Vec::new();
-    for template in &templates {
+    for template in &templates.value {
         let text = &template.value;
         if patterns.iter().any(|earlier| earlier.template() == text) {
             problems.add(&template.place, &template.key, format!("`{text}` stands there twice; remove one"));
@@ -254,22 +276,14 @@ fn read_patterns(reader: &mut Reader<'_>, prefix: Option<&str>, problems: &Probl
             Err(error) => problems.add(&template.place, &template.key, format!("`{text}`: {error}; write {EXPECTED}")),
         }
     }
-    if patterns.len() > usize::from(u8::MAX) {
-        reader.problem("patterns", "has more than 255 templates; split the scope");
-        return None;
-    }
-    (patterns.len() == templates.len()).then_some(patterns)
+    (patterns.len() == templates.value.len()).then_some(patterns)
 }
 
 fn read_live(reader: &mut Reader<'_>, problems: &Problems) -> Option<Vec<LiveTable>> {
-    let tables = reader.tables("live");
-    if tables.is_empty() {
-        reader.problem("live", "is missing; write at least one `[[scope.live]]`: without rows every dataset would be an orphan");
-        return None;
-    }
+    let tables = reader.tables("live", "write at least one `[[scope.live]]`: without rows every dataset would be an orphan");
     let expected = tables.len();
     let live: Vec<_> = tables.into_iter().filter_map(|table| read_live_table(table, problems)).collect();
-    (live.len() == expected).then_some(live)
+    (live.len() == expected && expected > 0).then_some(live)
 }
 
 fn read_live_table(mut reader: Reader<'_>, problems: &Problems) -> Option<LiveTable> {
@@ -303,19 +317,17 @@ fn read_expects(reader: &mut Reader<'_>) -> Option<Expects> {
     match (&column, &values) {
         (Some(_), None) => table.problem("values", format!("is missing; write {VALUES}")),
         (None, Some(_)) => table.problem("column", "is missing; write a column's name"),
+        // Nothing would be expected, and nothing ever missed.
+        (Some(_), Some(values)) if values.value.is_empty() => table.wrong(values, format!("is empty; write {VALUES}")),
         _ => {}
     }
     table.finish();
-    Some(Expects { column: column?.value, values: values?.into_iter().map(|text| text.value).collect() })
+    Some(Expects { column: column?.value, values: values?.value.into_iter().map(|text| text.value).collect() })
 }
 
 fn read_policy(mut reader: Reader<'_>, problems: &Problems) -> Policy {
     let grace = reader.duration("grace", DAY * 7);
-    let min_sightings = Placed {
-        place: reader.place().clone(),
-        key: reader.key("min_sightings"),
-        value: u32::try_from(reader.count("min_sightings", 3, 1)).unwrap_or(u32::MAX),
-    };
+    let min_sightings = reader.count("min_sightings", 3, 1);
     let span = reader.duration("min_sighting_span", DAY * 2);
     let plan_expires = reader.duration("plan_expires", DAY * 3).value;
     let unsafe_short_grace = reader.boolean("unsafe_short_grace", false);
@@ -340,8 +352,8 @@ fn read_policy(mut reader: Reader<'_>, problems: &Problems) -> Policy {
         }
     }
     Policy {
-        grace: Grace(Duration::from_secs(grace.value.as_secs() + u64::from(grace.value.subsec_nanos() > 0))),
-        min_sightings: min_sightings.value,
+        grace: Grace(Duration::from_secs(grace.value.as_secs().saturating_add(u64::from(grace.value.subsec_nanos() > 0)))),
+        min_sightings: u32::try_from(min_sightings.value).unwrap_or(u32::MAX),
         min_sighting_span: span.value,
         plan_expires,
         approval: approval.unwrap_or(Approval::Required),
@@ -352,13 +364,13 @@ fn read_policy(mut reader: Reader<'_>, problems: &Problems) -> Policy {
 fn read_limits(mut reader: Reader<'_>) -> Limits {
     let limits = Limits {
         max_orphan_share: reader.share("max_orphan_share", 0.10),
-        max_orphan_groups: reader.count("max_orphan_groups", 10_000, 0),
-        max_objects: reader.count("max_objects", 1_000_000, 0),
+        max_orphan_groups: reader.count("max_orphan_groups", 10_000, 0).value,
+        max_objects: reader.count("max_objects", 1_000_000, 0).value,
         max_bytes: reader.size("max_bytes").unwrap_or(1 << 40),
         max_foreign_share: reader.share("max_foreign_share", 0.10),
         max_live_drop: reader.share("max_live_drop", 0.05),
         min_overlap: reader.share("min_overlap", 0.50),
-        small: reader.count("small", 5, 0),
+        small: reader.count("small", 5, 0).value,
     };
     reader.finish();
     limits
@@ -371,7 +383,11 @@ fn read_schedule(reader: &mut Reader<'_>, problems: &Problems) -> Option<Schedul
     let cron = table.required_text("cron", CRON).and_then(|placed| {
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
         match parser.parse(&placed.value) {
-            Ok(cron) => Some(cron),
+            Ok(cron) if comes(&cron) => Some(cron),
+            Ok(_) => {
+                problems.add(&placed.place, placed.key, format!("`{}` never comes; write {CRON}", placed.value));
+                None
+            }
             Err(error) => {
                 problems.add(&placed.place, placed.key, format!("`{}` is no cron expression ({error}); write {CRON}", placed.value));
                 None
@@ -393,6 +409,11 @@ fn read_schedule(reader: &mut Reader<'_>, problems: &Problems) -> Option<Schedul
     let command = read_choice(&mut table, "command", &commands, problems).unwrap_or(ScheduledCommand::Audit);
     table.finish();
     Some(Schedule { cron: cron?, timezone: timezone?, command })
+}
+
+/// Whether a calendar has any day at all: the 31st of February never comes.
+fn comes(cron: &Cron) -> bool {
+    cron.find_next_occurrence(&Timestamp::UNIX_EPOCH, true).is_ok()
 }
 
 fn read_choice<T: Copy>(reader: &mut Reader<'_>, key: &'static str, choices: &[(&str, T)], problems: &Problems) -> Option<T> {

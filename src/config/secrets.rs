@@ -3,8 +3,10 @@
 //! Invariant: a secret is held in a [`SecretString`], whose `Debug` hides it, and no message repeats one.
 
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
 use super::{Config, CredentialFiles, Variables};
@@ -153,16 +155,32 @@ fn read_database_url(name: &'static str, url: SecretString) -> Result<DatabaseUr
         }
         "postgres" | "postgresql" => {
             let parsed = Url::parse(text).map_err(|_| SecretError::BadUrl(name, "cannot be read"))?;
-            let option = |keys: &[&str]| parsed.query_pairs().find(|(key, _)| keys.contains(&key.as_ref())).map(|(_, value)| value.into_owned());
-            let host = option(&["host"]).unwrap_or_else(|| parsed.host_str().unwrap_or("localhost").to_owned());
-            let is_here = host.starts_with('/') || matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]" | "::1" | "");
-            let is_verified = option(&["sslmode", "ssl-mode"]).as_deref() == Some("verify-full");
+            if has_stray_password(&parsed) {
+                return Err(SecretError::BadUrl(name, "has a `/`, `?`, `#` or `@` in its password that is not percent-encoded"));
+            }
+            // What the client makes of it, options and PG* variables included: where it will really connect.
+            let options = PgConnectOptions::from_str(text).map_err(|_| SecretError::BadUrl(name, "has an option that cannot be read"))?;
+            let socket = options.get_socket().map(|socket| socket.display().to_string());
+            let is_here = socket.is_some() || is_this_host(options.get_host());
+            let host = socket.unwrap_or_else(|| options.get_host().to_owned());
+            let is_verified = matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
             let warning = (!is_here && !is_verified).then(|| {
                 format!("the database on `{host}` is reached without verified TLS: whoever answers in its place can make every dataset look orphaned; add `?sslmode=verify-full&sslrootcert=/path/ca.pem` to its address")
             });
-            let shown = format!("postgres://{host}:{}{}", parsed.port().unwrap_or(5432), parsed.path());
+            let database = options.get_database().map(|database| format!("/{database}")).unwrap_or_default();
+            let shown = format!("postgres://{host}:{}{database}", options.get_port());
             Ok(DatabaseUrl { url, backend: Backend::Postgres, shown, warning })
         }
         _ => Err(SecretError::BadUrl(name, "is neither postgres nor sqlite")),
     }
+}
+
+/// Whether an unescaped character cut the password, whose rest then reads as another part of the address.
+fn has_stray_password(url: &Url) -> bool {
+    url.path().contains('@') || url.fragment().is_some() || url.query_pairs().any(|(key, _)| key.contains('@'))
+}
+
+/// Whether a host is this one, so that nobody stands between.
+fn is_this_host(host: &str) -> bool {
+    host.starts_with('/') || matches!(host, "localhost" | "127.0.0.1" | "[::1]" | "::1" | "")
 }

@@ -103,35 +103,36 @@ impl<'r> Page<'r> {
                 .map_or_else(|| "no scan was judged".to_owned(), |as_of| format!("as of {}", words::moment(as_of))),
             notices: notices(report),
             next_command: report.next_command.map(visible),
-            deletion: summary.deletion.as_ref().map(|deletion| outcomes(deletion, target.versioning)),
+            deletion: summary.deletion.as_ref().map(|deletion| outcomes(summary, deletion)),
             totals_title: if summary.deletion.is_some() {
                 "What was found, before the deletion"
             } else {
                 "What was found"
             },
-            cards: cards(summary),
+            cards: cards(report),
             composition: charts::composition(summary),
             verdicts_title: words::verdicts_title(summary),
-            verdicts: charts::verdicts(report.orphans),
+            verdicts: charts::verdicts(report),
             next_eligible: words::next_eligible(summary),
             ages: charts::ages(report.orphans, summary.as_of),
-            no_orphans: match (summary.coverage.complete, summary.groups.orphan) {
+            no_orphans: match (words::is_scan_complete(summary), summary.groups.orphan) {
                 (true, 0) => "There are no orphans.",
-                (true, _) => "The orphans were not judged one by one.",
+                (true, _) => "No orphan was opened: none of them is part of this plan.",
                 (false, _) => "Not read: the scan is not complete, so no orphan could be judged.",
             },
             trend: comparison(summary),
-            no_trend: if summary.coverage.complete {
-                "There is no earlier complete run to compare with."
-            } else {
-                "Not known: this run is not complete."
+            no_trend: match (summary.coverage.complete, summary.command == "apply") {
+                (true, false) if words::is_in_doubt(summary) => "Not compared: what was seen is in doubt.",
+                (true, false) => "There is no earlier complete run to compare with.",
+                (true, true) => "Not compared: “apply” is no audit.",
+                (false, _) => "Not known: this run is not complete.",
             },
             breakers: checks(report),
             errors_title: errors_title(&summary.coverage.errors),
             errors: summary.coverage.errors.iter().take(MAX_ERRORS).map(|error| visible(error)).collect(),
             facts: facts(report),
-            table_title: table_title(report.orphans.len()),
-            table_lead: table_lead(report.orphans.len()),
+            table_title: table_title(report),
+            table_lead: table_lead(report),
             rows,
             footer: visible(&format!(
                 "orphan-sweeper {}, run {}. Times are UTC, sizes in powers of 1024. Control and bidirectional characters are shown as \\u{{…}}.",
@@ -199,9 +200,10 @@ fn notices(report: &Report<'_>) -> Vec<Notice> {
         let then = "After a review, a person can lift the limits for this one plan, on record:";
         notices.push(Notice { tone: tone_class(tone), words, then: Some(then), command: words::allow_command(report) });
     }
-    if !summary.coverage.complete {
-        let words =
-            "The scan is not complete. What is called not read below is unknown, and not the same as none.".to_owned();
+    if !words::is_scan_complete(summary) {
+        let words = "This run has no complete scan. What is called not read below is unknown, which is not the same \
+                     as none."
+            .to_owned();
         notices.push(Notice { tone: tone_class(Tone::Attention), words, then: None, command: None });
     }
     if let Some(undo) = words::undo(summary) {
@@ -220,40 +222,53 @@ struct Card {
     is_loud: bool,
 }
 
-fn cards(summary: &Summary) -> Vec<Card> {
+fn cards(report: &Report<'_>) -> Vec<Card> {
+    let summary = report.summary;
     let groups = &summary.groups;
+    let is_opened = words::unopened(report) == 0;
+    let compared = |label, count, detail| Card::new(label, words::compared_count(summary, count), None, detail);
+    let opened = |label, tally: Tally, has_size: bool, detail| {
+        let read = words::opened_count(summary, tally.groups);
+        let size = Some(tally).filter(|_| has_size && read.is_some());
+        Card::new(label, read, size, detail)
+    };
     let orphans = Tally { groups: groups.orphan, objects: summary.orphan_objects, bytes: summary.orphan_bytes };
     let eligible = Tally::eligible(summary);
+    let empty = words::opened_count(summary, groups.empty).filter(|count| is_opened || *count > 0);
+    let without_a_row = if is_opened {
+        "without a row in the database"
+    } else {
+        "without a row; this run opened only those of its plan"
+    };
     let going = if words::is_in_doubt(summary) { "if what was seen were right" } else { "every rule lets them go" };
-    let plain = |label, count, detail| card(summary, label, Tally { groups: count, ..Tally::default() }, false, detail);
-    let loud = |card: Card, count: u64| Card { is_loud: count > 0, ..card };
     vec![
-        plain("Listed", groups.listed, "dataset prefixes in the bucket"),
-        plain("Live", groups.live, "with a row in the database; never touched"),
-        card(summary, "Orphans", orphans, true, "without a row in the database"),
-        loud(card(summary, "Eligible", eligible, true, going), eligible.groups),
-        card(summary, "Kept", Tally::kept(summary), true, "orphans that stay for now"),
-        plain("Empty", groups.empty, "without a row and without a current object"),
-        plain("Foreign", groups.foreign, "keys and prefixes of no dataset; always kept, in foreign.csv"),
-        loud(
-            plain("Missing", summary.missing, "rows that should have objects and have none, in missing.csv"),
-            summary.missing,
-        ),
+        compared("Listed", groups.listed, "dataset prefixes in the bucket"),
+        compared("Live", groups.live, "with a row in the database; never touched"),
+        opened("Orphans", orphans, is_opened, without_a_row),
+        opened("Eligible", eligible, true, going).loud(eligible.groups),
+        opened("Kept", Tally::kept(summary), is_opened, "orphans that stay for now"),
+        Card::new("Empty", empty, None, "without a row and without a current object"),
+        compared("Foreign", groups.foreign, "keys and prefixes of no dataset; always kept, in foreign.csv"),
+        compared("Missing", summary.missing, "rows that should have objects and have none, in missing.csv")
+            .loud(summary.missing),
     ]
 }
 
-fn card(summary: &Summary, label: &'static str, tally: Tally, has_size: bool, detail: &'static str) -> Card {
-    let read = words::read_count(summary, tally.groups);
-    let size = read
-        .filter(|_| has_size)
-        .map(|_| format!("{} in {}", human_bytes(tally.bytes), words::counted(tally.objects, "object", "objects")));
-    Card {
-        label,
-        value: read.map_or_else(|| "not read".to_owned(), human_count),
-        size,
-        detail,
-        is_unread: read.is_none(),
-        is_loud: false,
+impl Card {
+    fn new(label: &'static str, read: Option<u64>, size: Option<Tally>, detail: &'static str) -> Self {
+        let objects = |tally: Tally| words::counted(tally.objects, "object", "objects");
+        Self {
+            label,
+            value: read.map_or_else(|| "not read".to_owned(), human_count),
+            size: size.map(|tally| format!("{} in {}", human_bytes(tally.bytes), objects(tally))),
+            detail,
+            is_unread: read.is_none(),
+            is_loud: false,
+        }
+    }
+
+    fn loud(self, count: u64) -> Self {
+        Self { is_loud: count > 0, ..self }
     }
 }
 
@@ -261,11 +276,12 @@ fn card(summary: &Summary, label: &'static str, tally: Tally, has_size: bool, de
 struct Outcomes {
     bar: Option<Bar>,
     lines: Vec<OutcomeLine>,
+    planned: String,
     freed: String,
     marked: String,
 }
 
-/// One outcome; `class` is empty for the sum.
+/// One outcome; `class` is empty for a sum.
 struct OutcomeLine {
     class: &'static str,
     label: &'static str,
@@ -273,8 +289,8 @@ struct OutcomeLine {
     meaning: &'static str,
 }
 
-fn outcomes(deletion: &Deletion, versioning: Versioning) -> Outcomes {
-    let deleted = if words::marks(versioning) {
+fn outcomes(summary: &Summary, deletion: &Deletion) -> Outcomes {
+    let deleted = if words::marks(summary.target.versioning) {
         ("deleted", "Marked as deleted", "the bucket keeps versions: a marker hides them", deletion.deleted)
     } else {
         ("deleted", "Deleted", "gone from the bucket", deletion.deleted)
@@ -286,17 +302,16 @@ fn outcomes(deletion: &Deletion, versioning: Versioning) -> Outcomes {
         ("failed", "Failed", "still there; deletions.csv says why", deletion.failed),
         ("unconfirmed", "Unconfirmed", "no reply that counts; the next run looks again", deletion.unconfirmed),
     ];
-    let sum = OutcomeLine {
-        class: "",
-        label: "Planned",
-        objects: human_count(deletion.requested),
-        meaning: "asked for: the sum of the outcomes",
-    };
+    let sums = [
+        ("", "Planned", "what the plan and the checks let go when the deletion began", summary.eligible_objects),
+        ("", "Requested", "what was asked for: the sum of the outcomes below", deletion.requested),
+    ];
     let line = |(class, label, meaning, count)| OutcomeLine { class, label, objects: human_count(count), meaning };
     let parts: Vec<_> = all.iter().map(|(class, label, _, count)| (*class, (*label).to_owned(), *count)).collect();
     Outcomes {
-        bar: Bar::new("Planned objects by outcome", &parts, &human_count),
-        lines: std::iter::once(sum).chain(all.map(line)).collect(),
+        bar: Bar::new("Requested objects by outcome", &parts, &human_count),
+        lines: sums.into_iter().chain(all).map(line).collect(),
+        planned: human_bytes(summary.eligible_bytes),
         freed: human_bytes(deletion.bytes_deleted),
         marked: human_bytes(deletion.bytes_marked),
     }
@@ -357,7 +372,7 @@ impl Check {
 }
 
 fn errors_title(errors: &[String]) -> String {
-    let count = words::counted(errors.len() as u64, "thing could not be read", "things could not be read");
+    let count = words::counted(errors.len() as u64, "error", "errors");
     if errors.len() > MAX_ERRORS {
         format!("{count}; the first {MAX_ERRORS} are shown, summary.json has all:")
     } else {
@@ -395,10 +410,10 @@ fn run_facts(summary: &Summary) -> Facts {
 
 fn coverage_facts(summary: &Summary) -> Facts {
     let coverage = &summary.coverage;
-    let read = |count| words::read_count(summary, count).map_or_else(|| "not read".to_owned(), human_count);
+    let read = |count| words::compared_count(summary, count).map_or_else(|| "not read".to_owned(), human_count);
     let complete = if coverage.complete { "yes" } else { "no" };
     let facts = vec![
-        ("Everything was read", complete.to_owned()),
+        ("Complete", complete.to_owned()),
         ("List requests", human_count(coverage.list_requests)),
         ("Live rows read", read(coverage.references)),
         ("Errors", human_count(coverage.errors.len() as u64)),
@@ -413,7 +428,7 @@ fn target_facts(report: &Report<'_>) -> Facts {
         Versioning::Unversioned => "off: a deletion frees space and is final",
         Versioning::Enabled => "on: a deletion marks and frees nothing",
         Versioning::Suspended => "suspended: a deletion marks, older versions stay",
-        Versioning::Unknown => "unknown: the store did not say",
+        Versioning::Unknown => "not known",
     };
     let templates: Vec<&str> = report.patterns.iter().map(Pattern::template).collect();
     let mut facts = vec![
@@ -458,24 +473,23 @@ fn comparison(summary: &Summary) -> Option<Comparison> {
     Some(Comparison { since: trend.since_run.to_string(), facts })
 }
 
-fn table_title(orphans: usize) -> String {
+fn table_title(report: &Report<'_>) -> String {
+    let orphans = report.orphans.len();
     let all = human_count(orphans as u64);
     match orphans {
         0 => "The largest orphans".to_owned(),
-        orphans if orphans > MAX_ROWS => {
-            format!("The {} largest of {all} orphans", human_count(MAX_ROWS as u64))
-        }
+        orphans if orphans > MAX_ROWS => format!("The {} largest of {all} orphans", human_count(MAX_ROWS as u64)),
+        _ if words::unopened(report) > 0 => format!("The orphans of this plan ({all}), largest first"),
         1 => "The orphan".to_owned(),
         _ => format!("All {all} orphans, largest first"),
     }
 }
 
-fn table_lead(orphans: usize) -> String {
+fn table_lead(report: &Report<'_>) -> String {
+    let orphans = report.orphans.len();
     if orphans > MAX_ROWS {
-        let left_out = human_count((orphans - MAX_ROWS) as u64);
-        return format!(
-            "This table is cut: {left_out} smaller orphans are not shown and are in orphans.csv. Times are UTC."
-        );
+        let left_out = words::counted((orphans - MAX_ROWS) as u64, "smaller orphan is", "smaller orphans are");
+        return format!("This table is cut: {left_out} not shown here, and in orphans.csv. Times are UTC.");
     }
     "The same as in orphans.csv. Times are UTC.".to_owned()
 }

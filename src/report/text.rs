@@ -69,9 +69,9 @@ pub fn summary(report: &Report<'_>, style: Style) -> String {
     let summary = report.summary;
     headline(&mut page, summary);
     if let Some(deletion) = &summary.deletion {
-        deletion_results(&mut page, deletion);
+        deletion_results(&mut page, summary, deletion);
     }
-    found(&mut page, summary);
+    found(&mut page, report);
     verdicts(&mut page, report);
     trend(&mut page, summary);
     breakers(&mut page, report);
@@ -154,8 +154,8 @@ fn headline(page: &mut Page, summary: &Summary) {
     }
     let is_explained_below = match summary.outcome {
         Outcome::Complete => true,
-        Outcome::Refused | Outcome::Incomplete => summary.breakers.iter().any(Reading::refuses),
-        Outcome::Failed | Outcome::Interrupted => false,
+        Outcome::Refused => summary.breakers.iter().any(Reading::refuses),
+        Outcome::Incomplete | Outcome::Failed | Outcome::Interrupted => false,
     };
     if let Some(reason) = summary.reason.as_deref().filter(|_| !is_explained_below) {
         page.prose("Reason: ", 8, &shortened(reason));
@@ -187,38 +187,45 @@ fn objects_and_bytes(tally: Tally) -> String {
     format!("{}, {}", words::counted(tally.objects, "object", "objects"), human_bytes(tally.bytes))
 }
 
-fn found(page: &mut Page, summary: &Summary) {
+fn found(page: &mut Page, report: &Report<'_>) {
+    let summary = report.summary;
     let target = format!("{}/{}", visible(&summary.target.bucket), visible(&summary.target.prefix));
     let as_of = summary.as_of.map(|as_of| format!(", as of {}", words::moment(as_of))).unwrap_or_default();
     let before = if summary.deletion.is_some() { " before the deletion" } else { "" };
     page.heading(&format!("Found in {target}{before}{as_of}"));
     let groups = &summary.groups;
     let orphans = Tally { groups: groups.orphan, objects: summary.orphan_objects, bytes: summary.orphan_bytes };
-    let without_a_row = match orphans.groups {
-        0 => "without a row".to_owned(),
-        _ => format!("without a row: {}", objects_and_bytes(orphans)),
+    let is_opened = words::unopened(report) == 0;
+    let without_a_row = match (orphans.groups, is_opened) {
+        (0, _) => "without a row".to_owned(),
+        (_, true) => format!("without a row: {}", objects_and_bytes(orphans)),
+        (_, false) => "without a row; this run opened only those of its plan".to_owned(),
     };
+    let compared = |count| words::compared_count(summary, count).is_some();
+    let opened = |count| words::opened_count(summary, count).is_some() && (is_opened || count > 0);
     let all = [
-        (true, Row::new("listed", groups.listed, "groups (dataset prefixes)")),
-        (true, Row::new("live", groups.live, "with a row in the database")),
-        (true, Row::new("orphans", groups.orphan, without_a_row)),
-        (false, Row::new("empty", groups.empty, "without a row and without a current object")),
-        (false, Row::new("foreign", groups.foreign, "keys and prefixes of no dataset, always kept: foreign.csv")),
-        (false, Row::new("missing", summary.missing, "rows that should have objects and have none: missing.csv")),
+        (compared(groups.listed), Row::new("listed", groups.listed, "groups (dataset prefixes)")),
+        (compared(groups.live), Row::new("live", groups.live, "with a row in the database")),
+        (opened(groups.orphan), Row::new("orphans", groups.orphan, without_a_row)),
+        (opened(groups.empty), Row::new("empty", groups.empty, "without a row and without a current object")),
+        (
+            compared(groups.foreign),
+            Row::new("foreign", groups.foreign, "keys and prefixes of no dataset, always kept: foreign.csv"),
+        ),
+        (
+            compared(summary.missing),
+            Row::new("missing", summary.missing, "rows that should have objects and have none: missing.csv"),
+        ),
     ];
-    let (read, unread): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|(_, row)| words::read_count(summary, row.count).is_some());
-    let shown: Vec<Row> = read
-        .into_iter()
-        .filter(|(is_always_shown, row)| *is_always_shown || row.count > 0)
-        .map(|(_, row)| row)
-        .collect();
+    let (read, unread): (Vec<_>, Vec<_>) = all.into_iter().partition(|(is_read, _)| *is_read);
+    let is_notable = |row: &Row| row.count > 0 || matches!(row.label, "listed" | "live" | "orphans");
+    let shown: Vec<Row> = read.into_iter().map(|(_, row)| row).filter(is_notable).collect();
     rows(page, &shown);
     if !unread.is_empty() {
         let labels: Vec<&str> = unread.iter().map(|(_, row)| row.label).collect();
         page.prose("  not read: ", 12, &format!("{}. Not read is not the same as none.", labels.join(", ")));
     }
-    if !summary.coverage.complete && !shown.is_empty() {
+    if !words::is_scan_complete(summary) && !shown.is_empty() {
         page.line("  These counts are partial: the scan is not complete.");
     }
 }
@@ -228,20 +235,21 @@ fn verdicts(page: &mut Page, report: &Report<'_>) {
     if summary.groups.orphan == 0 {
         return;
     }
-    let (eligible, kept) = (Tally::eligible(summary), Tally::kept(summary));
+    let (eligible, kept, unopened) = (Tally::eligible(summary), Tally::kept(summary), words::unopened(report));
     page.heading(words::verdicts_title(summary));
     let mut lines = vec![Row::new("eligible", eligible.groups, objects_and_bytes(eligible))];
     if kept.groups > 0 {
-        lines.push(Row::new("kept", kept.groups, objects_and_bytes(kept)));
+        lines.push(Row::new("kept", kept.groups, if unopened == 0 { objects_and_bytes(kept) } else { String::new() }));
     }
     let width = lines.iter().map(|row| human_count(row.count).len()).max().unwrap_or(0);
     rows(page, &lines);
-    for reason in KeepReason::ALL {
-        let groups = Tally::of(report.orphans, Verdict::Keep(reason)).groups;
-        if groups > 0 {
-            let first = format!("    {:>1$}  ", human_count(groups), LABEL + width - 2);
-            page.prose(&first, LABEL + width + 4, reason.meaning());
-        }
+    let by_reason =
+        KeepReason::ALL.map(|reason| (Tally::of(report.orphans, Verdict::Keep(reason)).groups, reason.meaning()));
+    for (groups, meaning) in
+        by_reason.into_iter().chain([(unopened, words::UNOPENED)]).filter(|(groups, _)| *groups > 0)
+    {
+        let first = format!("    {:>1$}  ", human_count(groups), LABEL + width - 2);
+        page.prose(&first, LABEL + width + 4, meaning);
     }
     if let Some(next) = words::next_eligible(summary) {
         page.line(&format!("  The next can become eligible at {next}."));
@@ -265,7 +273,7 @@ fn trend(page: &mut Page, summary: &Summary) {
 fn breakers(page: &mut Page, report: &Report<'_>) {
     let evidence = words::refusing(report.summary, Kind::Evidence);
     if !evidence.is_empty() {
-        page.heading("Refused: what was seen is not to be trusted until somebody has looked");
+        page.heading("Nothing goes while what was seen is in doubt");
         for reading in &evidence {
             breaker(page, reading);
             if let Some(advice) = words::advice(reading, report) {
@@ -290,23 +298,28 @@ fn breakers(page: &mut Page, report: &Report<'_>) {
         breaker(page, reading);
     }
     if let Some(command) = words::allow_command(report) {
-        page.line("  After a review, a person can lift the limits for this one plan, on record:");
-        page.command("    ", &command);
+        if report.next_command == Some(command.as_str()) {
+            page.line("  After a review, a person can lift the limits for this one plan, on record, as shown below.");
+        } else {
+            page.line("  After a review, a person can lift the limits for this one plan, on record:");
+            page.command("    ", &command);
+        }
     }
 }
 
 fn breaker(page: &mut Page, reading: &Reading) {
-    let name = page.paint(Paint::Bad, reading.name.as_str());
-    let state = if reading.tripped { "" } else { " (since an earlier run)" };
+    let name = reading.name.as_str();
     // Wrapped by what is seen, painted afterwards: colour codes have no width.
-    let plain = format!("  {}{state}: ", reading.name.as_str());
-    for (position, line) in wrapped(&plain, 4, &shortened(&reading.message)).iter().enumerate() {
-        let painted = if position == 0 { line.replacen(reading.name.as_str(), &name, 1) } else { line.clone() };
+    for (position, line) in wrapped(&format!("  {name}: "), 4, &shortened(&reading.message)).iter().enumerate() {
+        let painted = match position {
+            0 => line.replacen(name, &page.paint(Paint::Bad, name), 1),
+            _ => line.clone(),
+        };
         page.line(&painted);
     }
 }
 
-fn deletion_results(page: &mut Page, deletion: &Deletion) {
+fn deletion_results(page: &mut Page, summary: &Summary, deletion: &Deletion) {
     page.heading("Deletion, in objects");
     let mut bytes = Vec::new();
     if deletion.bytes_deleted > 0 || deletion.bytes_marked == 0 {
@@ -315,7 +328,11 @@ fn deletion_results(page: &mut Page, deletion: &Deletion) {
     if deletion.bytes_marked > 0 {
         bytes.push(format!("{} marked and not freed", human_bytes(deletion.bytes_marked)));
     }
-    let planned = Row::new("planned", deletion.requested, "asked for");
+    let planned = Tally::eligible(summary);
+    let groups = words::counted(planned.groups, "group", "groups");
+    let planned =
+        Row::new("planned", planned.objects, format!("in {groups} that may go: {}", human_bytes(planned.bytes)));
+    let requested = Row::new("requested", deletion.requested, "with one outcome each, below");
     let deleted = Row::new("deleted", deletion.deleted, bytes.join(", "));
     let others = [
         Row::new("already gone", deletion.already_gone, "before the request"),
@@ -324,7 +341,7 @@ fn deletion_results(page: &mut Page, deletion: &Deletion) {
         Row::new("unconfirmed", deletion.unconfirmed, "no reply that counts; the next run looks again"),
     ];
     let shown: Vec<Row> =
-        [planned, deleted].into_iter().chain(others.into_iter().filter(|row| row.count > 0)).collect();
+        [planned, requested, deleted].into_iter().chain(others.into_iter().filter(|row| row.count > 0)).collect();
     rows(page, &shown);
 }
 

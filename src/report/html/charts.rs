@@ -6,8 +6,8 @@
 use super::meaning;
 use crate::decide::{KeepReason, Verdict};
 use crate::model::{Timestamp, human_bytes, human_count};
-use crate::report::text::words::{Tally, percent};
-use crate::report::{OrphanRecord, Summary};
+use crate::report::text::words::{self, Tally, percent};
+use crate::report::{OrphanRecord, Report, Summary};
 
 /// A part that is there is at least this wide, in per cent: a sliver that nobody sees says that there is none.
 const SLIVER: f64 = 0.6;
@@ -90,7 +90,7 @@ pub(super) struct Composition {
 
 /// What the listed groups are; `None` where the scan cannot tell.
 pub(super) fn composition(summary: &Summary) -> Option<Composition> {
-    if !summary.coverage.complete {
+    if !words::is_scan_complete(summary) {
         return None;
     }
     let groups = &summary.groups;
@@ -115,21 +115,40 @@ pub(super) struct Verdicts {
     pub(super) legend: Vec<Entry>,
 }
 
-/// What becomes of the orphans; `None` without any.
-pub(super) fn verdicts(orphans: &[OrphanRecord]) -> Option<Verdicts> {
+/// What becomes of the orphans; `None` where none was judged.
+pub(super) fn verdicts(report: &Report<'_>) -> Option<Verdicts> {
+    if report.orphans.is_empty() {
+        return None;
+    }
     let verdicts = std::iter::once(Verdict::Eligible).chain(KeepReason::ALL.map(Verdict::Keep));
-    let tallies: Vec<(Verdict, Tally)> = verdicts.map(|verdict| (verdict, Tally::of(orphans, verdict))).collect();
+    let tallies: Vec<(Verdict, Tally)> =
+        verdicts.map(|verdict| (verdict, Tally::of(report.orphans, verdict))).collect();
+    let unopened = words::unopened(report);
     let parts = |amount: fn(&Tally) -> u64| -> Vec<(&'static str, String, u64)> {
         tallies.iter().map(|(verdict, tally)| (verdict.reason(), name(*verdict), amount(tally))).collect()
     };
-    let by_groups = Bar::new("Orphans by verdict, in groups", &parts(|tally| tally.groups), &human_count)?;
-    let by_bytes = Bar::new("Orphans by verdict, in bytes", &parts(|tally| tally.bytes), &human_bytes);
-    let legend = tallies
+    let mut by_groups = parts(|tally| tally.groups);
+    by_groups.push(("unopened", "not opened".to_owned(), unopened));
+    let mut legend: Vec<Entry> = tallies
         .iter()
         .filter(|(verdict, tally)| tally.groups > 0 || *verdict == Verdict::Eligible)
         .map(|(verdict, tally)| Entry::new(verdict.reason(), name(*verdict), meaning(*verdict), *tally))
         .collect();
-    Some(Verdicts { by_groups, by_bytes, legend })
+    if unopened > 0 {
+        let unknown = || "unknown".to_owned();
+        let entry = Entry::new(
+            "unopened",
+            "not opened".to_owned(),
+            words::UNOPENED,
+            Tally { groups: unopened, ..Tally::default() },
+        );
+        legend.push(Entry { objects: unknown(), bytes: unknown(), ..entry });
+    }
+    Some(Verdicts {
+        by_groups: Bar::new("Orphans by verdict, in groups", &by_groups, &human_count)?,
+        by_bytes: Bar::new("Orphans by verdict, in bytes", &parts(|tally| tally.bytes), &human_bytes),
+        legend,
+    })
 }
 
 fn name(verdict: Verdict) -> String {

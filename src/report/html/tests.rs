@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::decide::breakers::Breaker;
 use crate::report::text::samples::{
-    applied, audit, failed, oddly_spelled, orphans, patterns, reading, report, with_reading,
+    applied, audit, failed, oddly_spelled, orphans, patterns, reading, rehearsed, report, with_reading,
 };
 
 fn page(summary: &Summary, orphans: &[OrphanRecord]) -> String {
@@ -94,7 +94,7 @@ fn failed_run_says_not_read_and_shows_no_zero() {
     assert!(!body.contains(r#"<span class="value">0</span>"#));
     assert!(body.contains("Audit failed before the scan was complete. Nothing was deleted."));
     assert!(body.contains("connection refused"));
-    assert!(body.contains("Not judged: the run ended before the checks."));
+    assert_eq!(body.matches(r#"<span class="state">not judged</span>"#).count(), 12);
     assert!(!body.contains("There are no orphans"));
 }
 
@@ -106,7 +106,7 @@ fn partial_counts_are_shown_as_partial() {
     let html = page(&summary, &[]);
     assert_eq!(html.matches(r#"<span class="value">not read</span>"#).count(), 7);
     assert!(html.contains(r#"<span class="value">500</span>"#));
-    assert!(html.contains("The scan is not complete."));
+    assert!(html.contains("This run has no complete scan."));
     assert!(html.contains(r#"<span class="pill quiet">partial</span>"#));
 }
 
@@ -161,10 +161,12 @@ fn an_eligible_group_in_an_unversioned_bucket_comes_with_a_warning() {
 fn planned_is_told_apart_from_deleted_and_marked_from_freed() {
     let all = orphans(9);
     let mut summary = applied(&all);
+    summary.eligible_objects = 1500;
     let html = page(&summary, &all);
     assert!(html.contains("What was found, before the deletion"));
     for (label, objects) in [
-        ("Planned", "1,200"),
+        ("Planned", "1,500"),
+        ("Requested", "1,200"),
         ("Deleted", "1,150"),
         ("Already gone", "20"),
         ("Skipped", "10"),
@@ -183,7 +185,7 @@ fn planned_is_told_apart_from_deleted_and_marked_from_freed() {
     assert!(html.contains("<dt>Freed</dt><dd>0 B</dd>"));
     assert!(html.contains("<dt>Marked, not freed</dt><dd>1.1 GiB</dd>"));
     assert!(html.contains("Marked as deleted</th>"));
-    assert!(html.contains("1,150 of 1,200 planned objects were marked as deleted (1.1 GiB) and nothing was freed"));
+    assert!(html.contains("1,150 of 1,200 requested objects were marked as deleted (1.1 GiB) and nothing was freed"));
 }
 
 #[test]
@@ -198,7 +200,7 @@ fn breaker_that_refuses_says_what_to_do() {
     );
     with_reading(&mut summary, Reading::not_judged(Breaker::LiveDrop, "no earlier scan to compare with"));
     let html = page(&summary, &[]);
-    assert!(html.contains("orphan-sweeper ack no_references --by YOU --reason WHY"));
+    assert!(html.contains("orphan-sweeper ack no_references --scope synthetic --by NAME --reason TEXT"));
     assert!(html.contains("/plan.json --allow bytes=2199023255552"));
     assert!(html.contains("tripped, latched"));
     assert!(html.contains("2.0 TiB"));
@@ -215,4 +217,36 @@ fn charts_have_their_numbers_in_words() {
     assert!(html.contains("kept, within grace<small>younger than the grace period"));
     assert!(html.contains("<th scope=\"row\">90–365 days</th>"));
     assert_eq!(html.matches("<th>").count(), 0, "every header says what it heads");
+}
+
+#[test]
+fn run_that_broke_off_after_its_scan_shows_what_the_scan_found() {
+    let all = orphans(9);
+    let mut summary = applied(&all);
+    summary.outcome = Outcome::Interrupted;
+    summary.reason = Some("it was told to stop".into());
+    summary.coverage.complete = false;
+    summary.coverage.errors = vec!["it was told to stop".into()];
+    summary.groups.empty = 0;
+    let html = page(&summary, &all);
+    assert!(!html.contains("not read"));
+    assert!(!html.contains("no complete scan"));
+    assert!(html.contains("Apply interrupted before the deletion was finished. 1,150 of 1,200 requested objects"));
+    summary.deletion = None;
+    let html = page(&summary, &all);
+    assert!(!html.contains("not read"), "its sizes were judged, so its scan was complete");
+    assert!(html.contains("Apply interrupted after the scan was complete. Nothing was deleted."));
+}
+
+#[test]
+fn orphans_that_apply_did_not_open_have_no_size() {
+    let all = orphans(6);
+    let html = page(&rehearsed(&all), &all);
+    assert!(html.contains(r#"<span class="label">Orphans</span> <span class="value">20</span> <span class="detail">"#));
+    assert!(html.contains(r#"<span class="label">Kept</span> <span class="value">18</span> <span class="detail">"#));
+    assert!(html.contains(r#"<span class="label">Empty</span> <span class="value">not read</span>"#));
+    assert!(html.contains("not opened<small>not part of this plan"));
+    assert!(html.contains(r#"<td class="n" data-label="Bytes">unknown</td>"#));
+    assert!(html.contains("The orphans of this plan (6), largest first"));
+    assert!(html.contains("Dry run of apply complete: 2 groups of the plan ("));
 }

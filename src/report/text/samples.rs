@@ -227,26 +227,34 @@ pub(crate) fn applied(orphans: &[OrphanRecord]) -> Summary {
     Summary { command: "apply".into(), dry_run: false, deletion: Some(deletion), ..audit(orphans) }
 }
 
-/// A run that ended at the database, after the listing or before it.
+/// A dry run of an `apply` whose plan names `orphans` among twenty.
+pub(crate) fn rehearsed(orphans: &[OrphanRecord]) -> Summary {
+    let mut summary = Summary { command: "apply".into(), trend: None, next_eligible_at: None, ..audit(orphans) };
+    summary.groups.orphan = 20;
+    summary.groups.empty = 0;
+    summary
+}
+
+/// A run that ended at the database, before anything was listed.
 pub(crate) fn failed() -> Summary {
-    Summary {
+    let reason = "the live ids could not be read: connection refused (os error 111)";
+    let not_judged = Breaker::ALL.map(|name| Reading::not_judged(name, "the run ended before it could be"));
+    let mut summary = Summary {
         outcome: Outcome::Failed,
-        reason: Some("failed to connect to the database: connection refused (os error 111)".into()),
+        reason: Some(reason.into()),
         as_of: None,
         plan_hash: None,
         groups: GroupCounts::default(),
         missing: 0,
-        breakers: Vec::new(),
-        coverage: Coverage {
-            complete: false,
-            list_requests: 0,
-            references: 0,
-            errors: vec!["references: failed to connect to the database".into()],
-        },
+        breakers: not_judged.to_vec(),
+        coverage: Coverage { complete: false, list_requests: 0, references: 0, errors: vec![reason.into()] },
         trend: None,
         next_eligible_at: None,
         ..audit(&[])
-    }
+    };
+    let message = format!("not everything could be read, so nothing is deleted and nothing counts as seen: {reason}");
+    with_reading(&mut summary, reading(Breaker::Incomplete, true, json!(1), json!(0), &message));
+    summary
 }
 
 /// The report of a sample.

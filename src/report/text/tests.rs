@@ -4,7 +4,7 @@ use super::*;
 use crate::decide::breakers::Breaker;
 use crate::model::Versioning;
 use crate::report::OrphanRecord;
-use samples::{applied, audit, failed, orphans, patterns, reading, report, with_reading};
+use samples::{applied, audit, failed, orphans, patterns, reading, rehearsed, report, with_reading};
 
 fn plain(summary: &Summary, orphans: &[OrphanRecord]) -> String {
     let patterns = patterns();
@@ -91,19 +91,25 @@ fn latched_breaker_comes_with_its_cause_and_its_command() {
     let latched = Reading {
         tripped: false,
         latched: true,
-        ..reading(Breaker::LiveDrop, false, json!(0.0), json!(0.05), "it fell")
+        ..reading(
+            Breaker::LiveDrop,
+            false,
+            json!(0.0),
+            json!(0.05),
+            "waits for an acknowledgement since run 7: it fell",
+        )
     };
     with_reading(&mut summary, latched);
     let text = plain(&summary, &[]);
     let expected = "
-Refused: what was seen is not to be trusted until somebody has looked
+Nothing goes while what was seen is in doubt
   no_references: heimdall.synthetic_datasets has no rows, yet the bucket has 1,000 groups: a wrong
     database or an emptied table makes every dataset look orphaned
     Find out whether it is the right database and who emptied the table.
-    Then: orphan-sweeper ack no_references --by YOU --reason WHY
-  live_drop (since an earlier run): it fell
+    Then: orphan-sweeper ack no_references --scope synthetic --by NAME --reason TEXT
+  live_drop: waits for an acknowledgement since run 7: it fell
     Find out who removed the rows: a person, a restore, or a half-done reload.
-    Then: orphan-sweeper ack live_drop --by YOU --reason WHY
+    Then: orphan-sweeper ack live_drop --scope synthetic --by NAME --reason TEXT
 ";
     assert!(text.contains(expected), "{text}");
     let headline = "Audit refused: what was seen is not to be trusted (no_references). Nothing was deleted.\n";
@@ -148,7 +154,7 @@ fn audit_over_a_size_limit_says_that_apply_would_refuse_and_how_to_pass() {
   orphan_share: 5 of 6 listed groups would go
   objects: 2,500,000 objects would go, 1,000,000 may
   After a review, a person can lift the limits for this one plan, on record:
-    orphan-sweeper apply reports/synthetic/019aaf2e-4d30-7c1a-9b5e-2f60a1b2c3d4/plan.json --allow orphan_share=0.8334 --allow objects=2500000
+    orphan-sweeper apply reports/synthetic/019aaf2e-4d30-7c1a-9b5e-2f60a1b2c3d4/plan.json --allow orphan_share=0.84 --allow objects=2500000
 ";
     assert!(text.contains(expected), "{text}");
     assert!(text.starts_with("Audit complete: "), "{text}");
@@ -171,10 +177,13 @@ fn refused_apply_names_the_limits_and_its_own_plan() {
 #[test]
 fn finished_apply_tells_planned_from_deleted() {
     let all = orphans(9);
-    let text = plain(&applied(&all), &all);
+    let mut summary = applied(&all);
+    (summary.eligible_objects, summary.eligible_bytes) = (1500, 2_147_483_648);
+    let text = plain(&summary, &all);
     let expected = "
 Deletion, in objects
-  planned      1,200  asked for
+  planned      1,500  in 3 groups that may go: 2.0 GiB
+  requested    1,200  with one outcome each, below
   deleted      1,150  1.1 GiB freed
   already gone    20  before the request
   skipped         10  kept after all; deletions.csv says why
@@ -182,7 +191,7 @@ Deletion, in objects
   unconfirmed      5  no reply that counts; the next run looks again
 ";
     assert!(text.contains(expected), "{text}");
-    let headline = "Apply finished with failures: 1,150 of 1,200 planned objects were deleted and 1.1 GiB freed; 20\n\
+    let headline = "Apply finished with failures: 1,150 of 1,200 requested objects were deleted and 1.1 GiB freed; 20\n\
                     already gone, 10 skipped, 15 failed, 5 unconfirmed.\n";
     assert!(text.starts_with(headline), "{text}");
     assert!(text.contains("Found in heimdall-synthetic-iq/synthetic/ before the deletion, as of "), "{text}");
@@ -197,11 +206,11 @@ fn apply_on_a_versioned_bucket_frees_nothing_and_says_so() {
     let text = plain(&summary, &[]);
     assert!(
         text.starts_with(
-            "Apply complete: 7 of 7 planned objects were marked as deleted (2.0 KiB) and nothing was freed.\n"
+            "Apply complete: 7 of 7 requested objects were marked as deleted (2.0 KiB) and nothing was freed.\n"
         ),
         "{text}"
     );
-    assert!(text.contains("deleted      7  2.0 KiB marked and not freed\n"), "{text}");
+    assert!(text.contains("  deleted      7  2.0 KiB marked and not freed\n"), "{text}");
     assert!(!text.contains("KiB freed"), "{text}");
 }
 
@@ -210,8 +219,7 @@ fn broken_off_apply_does_not_claim_that_nothing_went() {
     let mut summary = applied(&[]);
     summary.outcome = Outcome::Interrupted;
     let text = plain(&summary, &[]);
-    let headline =
-        "Apply interrupted before the deletion was finished. Until then: 1,150 of 1,200 planned objects were";
+    let headline = "Apply interrupted before the deletion was finished. 1,150 of 1,200 requested objects were";
     assert!(text.starts_with(headline), "{text}");
     assert!(!text.contains("Nothing was deleted"), "{text}");
     summary.deletion = Some(Deletion { requested: 3, unconfirmed: 3, ..Deletion::default() });
@@ -225,7 +233,7 @@ fn failed_database_is_not_shown_as_an_empty_bucket() {
     let text = plain(&failed(), &[]);
     let expected = "\
 Audit failed before the scan was complete. Nothing was deleted.
-Reason: failed to connect to the database: connection refused (os error 111)
+Reason: the live ids could not be read: connection refused (os error 111)
 
 Found in heimdall-synthetic-iq/synthetic/
   not read: listed, live, orphans, empty, foreign, missing. Not read is not the same as none.
@@ -280,4 +288,40 @@ fn endless_message_is_cut() {
     summary.reason = Some("word ".repeat(1000));
     let text = plain(&summary, &[]);
     assert!(text.contains("... (all of it in report.html)"), "{text}");
+}
+
+#[test]
+fn command_that_lifts_the_limits_is_shown_once() {
+    let all = orphans(9);
+    let mut summary = Summary { command: "apply".into(), dry_run: false, outcome: Outcome::Refused, ..audit(&all) };
+    with_reading(&mut summary, reading(Breaker::Objects, true, json!(9), json!(1), "9 objects would go, 1 may"));
+    let patterns = patterns();
+    let command = words::allow_command(&report(&summary, &all, &patterns)).expect("a limit is in the way");
+    let report = Report { next_command: Some(&command), ..report(&summary, &all, &patterns) };
+    let text = super::summary(&report, Style::Plain);
+    assert_eq!(text.matches("--allow objects=9").count(), 1, "{text}");
+    assert!(text.contains(&format!("Next:   {command}\n")), "{text}");
+}
+
+#[test]
+fn orphans_that_apply_did_not_open_have_no_size() {
+    let all = orphans(6);
+    let mut summary = rehearsed(&all);
+    (summary.eligible_objects, summary.eligible_bytes) = (1500, 2_147_483_648);
+    let text = plain(&summary, &all);
+    let headline = "Dry run of apply complete: 2 groups of the plan (1,500 objects, 2.0 GiB) would go. Nothing was\n\
+                    deleted.\n";
+    assert!(text.starts_with(headline), "{text}");
+    assert!(text.contains("  orphans       20  without a row; this run opened only those of its plan\n"), "{text}");
+    assert!(text.contains("  not read: empty. "), "{text}");
+    assert!(text.contains("\n  kept         18\n"), "{text}");
+    assert!(text.contains("               14  not part of this plan, so neither opened nor judged\n"), "{text}");
+}
+
+#[test]
+fn apply_that_asked_for_nothing_says_so() {
+    let mut summary = Summary { dry_run: false, ..rehearsed(&[]) };
+    summary.groups.eligible = 0;
+    let text = plain(&summary, &[]);
+    assert!(text.starts_with("Apply complete: nothing of the plan is left to delete.\n"), "{text}");
 }

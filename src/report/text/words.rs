@@ -80,6 +80,14 @@ impl Tally {
     }
 }
 
+/// What is said of orphans that the run did not open.
+pub(crate) const UNOPENED: &str = "not part of this plan, so neither opened nor judged";
+
+/// Orphans that the run did not open: `apply` opens those of its plan only, so it knows no sizes of the others.
+pub(crate) fn unopened(report: &Report<'_>) -> u64 {
+    report.summary.groups.orphan.saturating_sub(report.orphans.len() as u64)
+}
+
 /// A count with its noun.
 pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{} {}", human_count(count), if count == 1 { one } else { many })
@@ -112,14 +120,36 @@ pub(crate) fn next_eligible(summary: &Summary) -> Option<String> {
     Some(format!("{}{after}", next.format("%Y-%m-%d %H:%M UTC")))
 }
 
-/// A count of a scan; `None` where it was not read, which is not the same as nothing.
-pub(crate) fn read_count(summary: &Summary, count: u64) -> Option<u64> {
-    Some(count).filter(|count| summary.coverage.complete || *count > 0)
+/// Whether everything was listed, read and opened, whatever became of the run afterwards.
+pub(crate) fn is_scan_complete(summary: &Summary) -> bool {
+    // Only a complete scan has its sizes judged, and nothing is deleted without them.
+    let sizes_are_judged =
+        summary.breakers.iter().any(|reading| reading.kind == Kind::Size && !reading.observed.is_null());
+    summary.coverage.complete || summary.deletion.is_some() || sizes_are_judged
+}
+
+/// A count that is whole once bucket and database were read; `None` where it was not read, which is not the same as
+/// nothing.
+pub(crate) fn compared_count(summary: &Summary, count: u64) -> Option<u64> {
+    Some(count).filter(|count| summary.as_of.is_some() || is_scan_complete(summary) || *count > 0)
+}
+
+/// A count that is whole once every orphan was opened; `None` where it was not read.
+pub(crate) fn opened_count(summary: &Summary, count: u64) -> Option<u64> {
+    Some(count).filter(|count| is_scan_complete(summary) || *count > 0)
 }
 
 /// The breakers that refuse deletion, or would.
+///
+/// Without what a run that broke off could not read: that is its reason, and nothing that somebody has to clear.
 pub(crate) fn refusing(summary: &Summary, kind: Kind) -> Vec<&Reading> {
-    summary.breakers.iter().filter(|reading| reading.kind == kind && reading.refuses()).collect()
+    let is_broken_off = match summary.outcome {
+        Outcome::Incomplete | Outcome::Failed | Outcome::Interrupted => summary.reason.is_some(),
+        Outcome::Complete | Outcome::Refused => false,
+    };
+    let is_reason = |reading: &Reading| is_broken_off && reading.name == Breaker::Incomplete;
+    let of_kind = summary.breakers.iter().filter(|reading| reading.kind == kind);
+    of_kind.filter(|reading| reading.refuses() && !is_reason(reading)).collect()
 }
 
 /// Whether what the run saw is not to be trusted: such a scan may take live datasets for orphans.
@@ -157,21 +187,24 @@ pub(crate) fn headline(summary: &Summary) -> Headline {
     let (tone, sentence) = match summary.outcome {
         Outcome::Complete => return complete(summary, &command),
         Outcome::Refused => (Tone::Bad, format!("{command} refused{}. {deleted}", refusal(summary))),
+        Outcome::Incomplete if summary.deletion.is_some() => {
+            (Tone::Bad, format!("{command} incomplete: not everything could be read. {deleted}"))
+        }
         Outcome::Incomplete => {
             let what = "not everything could be read, so nothing counts as seen";
             (Tone::Bad, format!("{command} incomplete: {what}. {deleted}"))
         }
-        Outcome::Failed => (Tone::Bad, format!("{command} failed{}. {deleted}", how_far(summary))),
-        Outcome::Interrupted => (Tone::Attention, format!("{command} interrupted{}. {deleted}", how_far(summary))),
+        Outcome::Failed => (Tone::Bad, format!("{command} failed {}. {deleted}", how_far(summary))),
+        Outcome::Interrupted => (Tone::Attention, format!("{command} interrupted {}. {deleted}", how_far(summary))),
     };
     Headline { tone, sentence }
 }
 
 fn how_far(summary: &Summary) -> &'static str {
-    match (&summary.deletion, summary.coverage.complete) {
-        (Some(_), _) => " before the deletion was finished",
-        (None, true) => " after the scan was complete",
-        (None, false) => " before the scan was complete",
+    match (&summary.deletion, is_scan_complete(summary)) {
+        (Some(_), _) => "before the deletion was finished",
+        (None, true) => "after the scan was complete",
+        (None, false) => "before the scan was complete",
     }
 }
 
@@ -196,12 +229,11 @@ fn complete(summary: &Summary, command: &str) -> Headline {
         let has_failures = deletion.failed > 0 || deletion.unconfirmed > 0;
         let (tone, ending) =
             if has_failures { (Tone::Attention, "finished with failures") } else { (Tone::Good, "complete") };
-        let sentence = if deletion.requested == 0 {
-            format!("{command} complete: nothing was left to delete.")
-        } else {
-            format!("{command} {ending}: {}.", outcomes(deletion, summary.target.versioning))
-        };
+        let sentence = format!("{command} {ending}: {}.", outcomes(deletion, summary.target.versioning));
         return Headline { tone, sentence };
+    }
+    if summary.command == "apply" {
+        return nothing_applied(summary, command);
     }
     let groups = &summary.groups;
     let listed = counted(groups.listed, "group", "groups");
@@ -224,31 +256,45 @@ fn complete(summary: &Summary, command: &str) -> Headline {
     Headline { tone: if groups.eligible > 0 { Tone::Attention } else { Tone::Good }, sentence }
 }
 
-/// What a broken-off run deleted.
+/// An apply that asked for nothing: a dry run, or a plan of which nothing is left.
+fn nothing_applied(summary: &Summary, command: &str) -> Headline {
+    let eligible = Tally::eligible(summary);
+    if eligible.groups == 0 {
+        let sentence = format!("{command} complete: nothing of the plan is left to delete.");
+        return Headline { tone: Tone::Good, sentence };
+    }
+    let sentence = format!(
+        "{command} complete: {} of the plan ({}, {}) would go. Nothing was deleted.",
+        counted(eligible.groups, "group", "groups"),
+        counted(eligible.objects, "object", "objects"),
+        human_bytes(eligible.bytes)
+    );
+    Headline { tone: Tone::Attention, sentence }
+}
+
+/// What was deleted by a run that did not end as it was asked to.
 fn deleted_sentence(summary: &Summary) -> String {
     match &summary.deletion {
-        None => "Nothing was deleted.".to_owned(),
-        Some(deletion) if deletion.deleted == 0 && deletion.unconfirmed == 0 => "Nothing was deleted.".to_owned(),
-        Some(deletion) => {
-            let outcomes = outcomes(deletion, summary.target.versioning);
-            format!("Until then: {outcomes}.")
+        Some(deletion) if deletion.deleted > 0 || deletion.unconfirmed > 0 => {
+            format!("{}.", outcomes(deletion, summary.target.versioning))
         }
+        Some(_) | None => "Nothing was deleted.".to_owned(),
     }
 }
 
-/// The outcomes of the keys that were asked for: planned apart from deleted, marked apart from freed.
+/// The outcomes of the keys that were asked for: requested apart from deleted, marked apart from freed.
 fn outcomes(deletion: &Deletion, versioning: Versioning) -> String {
-    let of_planned = format!(
+    let of_requested = format!(
         "{} of {}",
         human_count(deletion.deleted),
-        counted(deletion.requested, "planned object", "planned objects")
+        counted(deletion.requested, "requested object", "requested objects")
     );
     let was = if deletion.requested == 1 { "was" } else { "were" };
     let (freed, marked) = (human_bytes(deletion.bytes_deleted), human_bytes(deletion.bytes_marked));
     let clause = match (marks(versioning) || deletion.bytes_marked > 0, deletion.bytes_deleted > 0) {
-        (false, _) => format!("{of_planned} {was} deleted and {freed} freed"),
-        (true, true) => format!("{of_planned} {was} deleted or marked, {freed} freed and {marked} only marked"),
-        (true, false) => format!("{of_planned} {was} marked as deleted ({marked}) and nothing was freed"),
+        (false, _) => format!("{of_requested} {was} deleted and {freed} freed"),
+        (true, true) => format!("{of_requested} {was} deleted or marked, {freed} freed and {marked} only marked"),
+        (true, false) => format!("{of_requested} {was} marked as deleted ({marked}) and nothing was freed"),
     };
     let others = [
         (deletion.already_gone, "already gone"),
@@ -377,7 +423,8 @@ pub(crate) fn advice(reading: &Reading, report: &Report<'_>) -> Option<Advice> {
     };
     let command = match reading.kind {
         Kind::Evidence if reading.name.latches() => {
-            Some(format!("orphan-sweeper ack {} --by YOU --reason WHY", reading.name.as_str()))
+            let scope = shell_word(&report.summary.scope);
+            Some(format!("orphan-sweeper ack {} --scope {scope} --by NAME --reason TEXT", reading.name.as_str()))
         }
         Kind::Evidence => None,
         Kind::Size => allow_command(report),
@@ -399,14 +446,12 @@ fn allow_flag(reading: &Reading) -> Option<String> {
     if let Some(count) = reading.observed.as_u64() {
         return Some(format!("--allow {name}={count}"));
     }
-    reading.observed.as_f64().map(|share| format!("--allow {name}={}", share_not_below(share)))
+    reading.observed.as_f64().map(|share| format!("--allow {name}={:.2}", share_not_below(share)))
 }
 
-/// A share with four decimals that still lets the observed one pass.
+/// A share in whole hundredths that still lets the observed one pass.
 fn share_not_below(share: f64) -> f64 {
-    let rounded = (share * 10_000.0).round() / 10_000.0;
-    let enough = if rounded < share { rounded + 0.000_1 } else { rounded };
-    ((enough * 10_000.0).round() / 10_000.0).min(1.0)
+    ((share * 100.0).ceil() / 100.0).min(1.0)
 }
 
 /// How a command names the plan: an audit's by its path, one that was applied by its hash.
@@ -478,9 +523,9 @@ mod tests {
 
     #[test]
     fn advised_share_lets_the_observed_one_pass() {
-        for (share, advised) in [(0.8, "0.8"), (0.07, "0.07"), (1.0 / 3.0, "0.3334"), (0.99999, "1"), (1.0, "1")] {
-            assert_eq!(share_not_below(share).to_string(), advised);
-            assert!(share_not_below(share) >= share);
+        for share in [0.0, 0.8, 0.07, 1.0 / 3.0, 0.99999, 1.0] {
+            let advised: f64 = format!("{:.2}", share_not_below(share)).parse().expect("a number");
+            assert!(advised >= share && advised <= 1.0 && advised < share + 0.02, "{share} {advised}");
         }
     }
 

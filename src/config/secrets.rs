@@ -2,6 +2,7 @@
 //!
 //! Invariant: a secret is held in a [`SecretString`], whose `Debug` hides it, and no message repeats one.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -182,5 +183,6 @@ fn has_stray_password(url: &Url) -> bool {
 
 /// Whether a host is this one, so that nobody stands between.
 fn is_this_host(host: &str) -> bool {
-    host.starts_with('/') || matches!(host, "localhost" | "127.0.0.1" | "[::1]" | "::1" | "")
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host.is_empty() || host.starts_with('/') || host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }

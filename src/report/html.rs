@@ -110,7 +110,7 @@ impl<'r> Page<'r> {
                 "What was found"
             },
             cards: cards(report),
-            composition: charts::composition(summary),
+            composition: charts::composition(report),
             verdicts_title: words::verdicts_title(summary),
             verdicts: charts::verdicts(report),
             next_eligible: words::next_eligible(summary),
@@ -276,7 +276,7 @@ impl Card {
 struct Outcomes {
     bar: Option<Bar>,
     lines: Vec<OutcomeLine>,
-    planned: String,
+    eligible: String,
     freed: String,
     marked: String,
 }
@@ -284,7 +284,7 @@ struct Outcomes {
 /// One outcome; `class` is empty for a sum.
 struct OutcomeLine {
     class: &'static str,
-    label: &'static str,
+    label: String,
     objects: String,
     meaning: &'static str,
 }
@@ -302,16 +302,23 @@ fn outcomes(summary: &Summary, deletion: &Deletion) -> Outcomes {
         ("failed", "Failed", "still there; deletions.csv says why", deletion.failed),
         ("unconfirmed", "Unconfirmed", "no reply that counts; the next run looks again", deletion.unconfirmed),
     ];
-    let sums = [
-        ("", "Planned", "what the plan and the checks let go when the deletion began", summary.eligible_objects),
-        ("", "Requested", "what was asked for: the sum of the outcomes below", deletion.requested),
-    ];
-    let line = |(class, label, meaning, count)| OutcomeLine { class, label, objects: human_count(count), meaning };
+    let sum = |(label, count, meaning): (&str, u64, &'static str)| OutcomeLine {
+        class: "",
+        label: words::capitalised(label),
+        objects: human_count(count),
+        meaning,
+    };
+    let line = |(class, label, meaning, count): (_, &str, _, _)| OutcomeLine {
+        class,
+        label: label.to_owned(),
+        objects: human_count(count),
+        meaning,
+    };
     let parts: Vec<_> = all.iter().map(|(class, label, _, count)| (*class, (*label).to_owned(), *count)).collect();
     Outcomes {
-        bar: Bar::new("Requested objects by outcome", &parts, &human_count),
-        lines: sums.into_iter().chain(all).map(line).collect(),
-        planned: human_bytes(summary.eligible_bytes),
+        bar: Bar::new("Objects by outcome", &parts, &human_count),
+        lines: words::deletion_sums(summary, deletion).into_iter().map(sum).chain(all.map(line)).collect(),
+        eligible: human_bytes(summary.eligible_bytes),
         freed: human_bytes(deletion.bytes_deleted),
         marked: human_bytes(deletion.bytes_marked),
     }

@@ -328,11 +328,8 @@ fn deletion_results(page: &mut Page, summary: &Summary, deletion: &Deletion) {
     if deletion.bytes_marked > 0 {
         bytes.push(format!("{} marked and not freed", human_bytes(deletion.bytes_marked)));
     }
-    let planned = Tally::eligible(summary);
-    let groups = words::counted(planned.groups, "group", "groups");
-    let planned =
-        Row::new("planned", planned.objects, format!("in {groups} that may go: {}", human_bytes(planned.bytes)));
-    let requested = Row::new("requested", deletion.requested, "with one outcome each, below");
+    let sums =
+        words::deletion_sums(summary, deletion).into_iter().map(|(label, count, note)| Row::new(label, count, note));
     let deleted = Row::new("deleted", deletion.deleted, bytes.join(", "));
     let others = [
         Row::new("already gone", deletion.already_gone, "before the request"),
@@ -340,8 +337,7 @@ fn deletion_results(page: &mut Page, summary: &Summary, deletion: &Deletion) {
         Row::new("failed", deletion.failed, "still there; deletions.csv says why"),
         Row::new("unconfirmed", deletion.unconfirmed, "no reply that counts; the next run looks again"),
     ];
-    let shown: Vec<Row> =
-        [planned, requested, deleted].into_iter().chain(others.into_iter().filter(|row| row.count > 0)).collect();
+    let shown: Vec<Row> = sums.chain([deleted]).chain(others.into_iter().filter(|row| row.count > 0)).collect();
     rows(page, &shown);
 }
 

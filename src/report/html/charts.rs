@@ -7,7 +7,7 @@ use super::meaning;
 use crate::decide::{KeepReason, Verdict};
 use crate::model::{Timestamp, human_bytes, human_count};
 use crate::report::text::words::{self, Tally, percent};
-use crate::report::{OrphanRecord, Report, Summary};
+use crate::report::{OrphanRecord, Report};
 
 /// A part that is there is at least this wide, in per cent: a sliver that nobody sees says that there is none.
 const SLIVER: f64 = 0.6;
@@ -89,17 +89,21 @@ pub(super) struct Composition {
 }
 
 /// What the listed groups are; `None` where the scan cannot tell.
-pub(super) fn composition(summary: &Summary) -> Option<Composition> {
+pub(super) fn composition(report: &Report<'_>) -> Option<Composition> {
+    let summary = report.summary;
     if !words::is_scan_complete(summary) {
         return None;
     }
     let groups = &summary.groups;
-    let parts = [
-        ("live", "live".to_owned(), groups.live),
-        ("eligible", "eligible orphans".to_owned(), groups.eligible),
-        ("kept", "kept orphans".to_owned(), groups.orphan.saturating_sub(groups.eligible)),
-        ("empty", "empty".to_owned(), groups.empty),
-    ];
+    let kept = groups.orphan.saturating_sub(groups.eligible);
+    let mut parts =
+        vec![("live", "live".to_owned(), groups.live), ("eligible", "eligible orphans".to_owned(), groups.eligible)];
+    // What was not opened may be empty.
+    if words::unopened(report) > 0 {
+        parts.push(("kept", "others without a row".to_owned(), kept));
+    } else {
+        parts.extend([("kept", "kept orphans".to_owned(), kept), ("empty", "empty".to_owned(), groups.empty)]);
+    }
     let bar = Bar::new("Listed groups", &parts, &human_count)?;
     let legend = parts
         .into_iter()

@@ -161,12 +161,10 @@ fn an_eligible_group_in_an_unversioned_bucket_comes_with_a_warning() {
 fn planned_is_told_apart_from_deleted_and_marked_from_freed() {
     let all = orphans(9);
     let mut summary = applied(&all);
-    summary.eligible_objects = 1500;
     let html = page(&summary, &all);
     assert!(html.contains("What was found, before the deletion"));
     for (label, objects) in [
-        ("Planned", "1,500"),
-        ("Requested", "1,200"),
+        ("Planned", "1,200"),
         ("Deleted", "1,150"),
         ("Already gone", "20"),
         ("Skipped", "10"),
@@ -185,7 +183,7 @@ fn planned_is_told_apart_from_deleted_and_marked_from_freed() {
     assert!(html.contains("<dt>Freed</dt><dd>0 B</dd>"));
     assert!(html.contains("<dt>Marked, not freed</dt><dd>1.1 GiB</dd>"));
     assert!(html.contains("Marked as deleted</th>"));
-    assert!(html.contains("1,150 of 1,200 requested objects were marked as deleted (1.1 GiB) and nothing was freed"));
+    assert!(html.contains("1,150 of 1,200 planned objects were marked as deleted (1.1 GiB) and nothing was freed"));
 }
 
 #[test]
@@ -228,10 +226,16 @@ fn run_that_broke_off_after_its_scan_shows_what_the_scan_found() {
     summary.coverage.complete = false;
     summary.coverage.errors = vec!["it was told to stop".into()];
     summary.groups.empty = 0;
+    summary.eligible_objects = 1500;
     let html = page(&summary, &all);
+    for (label, objects) in [("Planned", "1,500"), ("Requested", "1,200"), ("Deleted", "1,150")] {
+        assert!(html.contains(&format!(r#"{label}</th><td class="n" data-label="Objects">{objects}</td>"#)), "{label}");
+    }
     assert!(!html.contains("not read"));
     assert!(!html.contains("no complete scan"));
-    assert!(html.contains("Apply interrupted before the deletion was finished. 1,150 of 1,200 requested objects"));
+    assert!(
+        html.contains("Apply interrupted before the deletion was finished. 1,150 of 1,200 objects that it came to")
+    );
     summary.deletion = None;
     let html = page(&summary, &all);
     assert!(!html.contains("not read"), "its sizes were judged, so its scan was complete");
@@ -247,6 +251,7 @@ fn orphans_that_apply_did_not_open_have_no_size() {
     assert!(html.contains(r#"<span class="label">Empty</span> <span class="value">not read</span>"#));
     assert!(html.contains("not opened<small>not part of this plan"));
     assert!(html.contains(r#"<td class="n" data-label="Bytes">unknown</td>"#));
+    assert!(html.contains("others without a row <b>18</b>") && !html.contains("empty <b>"));
     assert!(html.contains("The orphans of this plan (6), largest first"));
     assert!(html.contains("Dry run of apply complete: 2 groups of the plan ("));
 }

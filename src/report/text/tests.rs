@@ -177,13 +177,10 @@ fn refused_apply_names_the_limits_and_its_own_plan() {
 #[test]
 fn finished_apply_tells_planned_from_deleted() {
     let all = orphans(9);
-    let mut summary = applied(&all);
-    (summary.eligible_objects, summary.eligible_bytes) = (1500, 2_147_483_648);
-    let text = plain(&summary, &all);
+    let text = plain(&applied(&all), &all);
     let expected = "
 Deletion, in objects
-  planned      1,500  in 3 groups that may go: 2.0 GiB
-  requested    1,200  with one outcome each, below
+  planned      1,200  objects of the plan, with one outcome each
   deleted      1,150  1.1 GiB freed
   already gone    20  before the request
   skipped         10  kept after all; deletions.csv says why
@@ -191,7 +188,7 @@ Deletion, in objects
   unconfirmed      5  no reply that counts; the next run looks again
 ";
     assert!(text.contains(expected), "{text}");
-    let headline = "Apply finished with failures: 1,150 of 1,200 requested objects were deleted and 1.1 GiB freed; 20\n\
+    let headline = "Apply finished with failures: 1,150 of 1,200 planned objects were deleted and 1.1 GiB freed; 20\n\
                     already gone, 10 skipped, 15 failed, 5 unconfirmed.\n";
     assert!(text.starts_with(headline), "{text}");
     assert!(text.contains("Found in heimdall-synthetic-iq/synthetic/ before the deletion, as of "), "{text}");
@@ -206,7 +203,7 @@ fn apply_on_a_versioned_bucket_frees_nothing_and_says_so() {
     let text = plain(&summary, &[]);
     assert!(
         text.starts_with(
-            "Apply complete: 7 of 7 requested objects were marked as deleted (2.0 KiB) and nothing was freed.\n"
+            "Apply complete: 7 of 7 planned objects were marked as deleted (2.0 KiB) and nothing was freed.\n"
         ),
         "{text}"
     );
@@ -218,10 +215,17 @@ fn apply_on_a_versioned_bucket_frees_nothing_and_says_so() {
 fn broken_off_apply_does_not_claim_that_nothing_went() {
     let mut summary = applied(&[]);
     summary.outcome = Outcome::Interrupted;
+    summary.eligible_objects = 1500;
     let text = plain(&summary, &[]);
-    let headline = "Apply interrupted before the deletion was finished. 1,150 of 1,200 requested objects were";
+    let headline = "Apply interrupted before the deletion was finished. 1,150 of 1,200 objects that it";
     assert!(text.starts_with(headline), "{text}");
     assert!(!text.contains("Nothing was deleted"), "{text}");
+    let sums = "
+  planned      1,500  objects of the plan that might go when the deletion began
+  requested    1,200  of its objects that the run came to, with one outcome each
+  deleted      1,150  1.1 GiB freed
+";
+    assert!(text.contains(sums), "{text}");
     summary.deletion = Some(Deletion { requested: 3, unconfirmed: 3, ..Deletion::default() });
     assert!(!plain(&summary, &[]).contains("Nothing was deleted"));
     summary.deletion = Some(Deletion { requested: 3, failed: 3, ..Deletion::default() });

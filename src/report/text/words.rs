@@ -176,7 +176,12 @@ fn command_name(summary: &Summary) -> String {
     if summary.dry_run && asks_for_deletion(summary) {
         return format!("Dry run of {command}");
     }
-    let mut letters = command.chars();
+    capitalised(&command)
+}
+
+/// The word as a sentence begins with it.
+pub(crate) fn capitalised(word: &str) -> String {
+    let mut letters = word.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
@@ -229,7 +234,7 @@ fn complete(summary: &Summary, command: &str) -> Headline {
         let has_failures = deletion.failed > 0 || deletion.unconfirmed > 0;
         let (tone, ending) =
             if has_failures { (Tone::Attention, "finished with failures") } else { (Tone::Good, "complete") };
-        let sentence = format!("{command} {ending}: {}.", outcomes(deletion, summary.target.versioning));
+        let sentence = format!("{command} {ending}: {}.", outcomes(summary, deletion));
         return Headline { tone, sentence };
     }
     if summary.command == "apply" {
@@ -276,25 +281,39 @@ fn nothing_applied(summary: &Summary, command: &str) -> Headline {
 fn deleted_sentence(summary: &Summary) -> String {
     match &summary.deletion {
         Some(deletion) if deletion.deleted > 0 || deletion.unconfirmed > 0 => {
-            format!("{}.", outcomes(deletion, summary.target.versioning))
+            format!("{}.", outcomes(summary, deletion))
         }
         Some(_) | None => "Nothing was deleted.".to_owned(),
     }
 }
 
-/// The outcomes of the keys that were asked for: requested apart from deleted, marked apart from freed.
-fn outcomes(deletion: &Deletion, versioning: Versioning) -> String {
-    let of_requested = format!(
-        "{} of {}",
-        human_count(deletion.deleted),
-        counted(deletion.requested, "requested object", "requested objects")
-    );
+/// How much was meant to go, by name, with what the number is: planned apart from what a broken-off run came to.
+pub(crate) fn deletion_sums(summary: &Summary, deletion: &Deletion) -> Vec<(&'static str, u64, &'static str)> {
+    if summary.outcome == Outcome::Complete {
+        return vec![("planned", deletion.requested, "objects of the plan, with one outcome each")];
+    }
+    vec![
+        ("planned", summary.eligible_objects, "objects of the plan that might go when the deletion began"),
+        ("requested", deletion.requested, "of its objects that the run came to, with one outcome each"),
+    ]
+}
+
+/// The outcomes of the keys that were asked for: planned apart from deleted, marked apart from freed.
+fn outcomes(summary: &Summary, deletion: &Deletion) -> String {
+    let versioning = summary.target.versioning;
+    let (one, many) = match summary.outcome {
+        Outcome::Complete => ("planned object", "planned objects"),
+        Outcome::Refused | Outcome::Incomplete | Outcome::Failed | Outcome::Interrupted => {
+            ("object that it came to", "objects that it came to")
+        }
+    };
+    let of_planned = format!("{} of {}", human_count(deletion.deleted), counted(deletion.requested, one, many));
     let was = if deletion.requested == 1 { "was" } else { "were" };
     let (freed, marked) = (human_bytes(deletion.bytes_deleted), human_bytes(deletion.bytes_marked));
     let clause = match (marks(versioning) || deletion.bytes_marked > 0, deletion.bytes_deleted > 0) {
-        (false, _) => format!("{of_requested} {was} deleted and {freed} freed"),
-        (true, true) => format!("{of_requested} {was} deleted or marked, {freed} freed and {marked} only marked"),
-        (true, false) => format!("{of_requested} {was} marked as deleted ({marked}) and nothing was freed"),
+        (false, _) => format!("{of_planned} {was} deleted and {freed} freed"),
+        (true, true) => format!("{of_planned} {was} deleted or marked, {freed} freed and {marked} only marked"),
+        (true, false) => format!("{of_planned} {was} marked as deleted ({marked}) and nothing was freed"),
     };
     let others = [
         (deletion.already_gone, "already gone"),

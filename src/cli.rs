@@ -26,7 +26,7 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// The configuration file [default: $ORPHAN_SWEEPER_CONFIG, ./config.toml, /etc/orphan-sweeper/config.toml]
+    /// The configuration file [default: `$ORPHAN_SWEEPER_CONFIG`, ./config.toml, /etc/orphan-sweeper/config.toml]
     #[arg(long, global = true, value_name = "PATH")]
     pub config: Option<PathBuf>,
     /// Only this scope [default: all]

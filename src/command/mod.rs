@@ -194,13 +194,11 @@ pub(crate) fn load(global: &Global, host: &Host) -> Result<Config, CommandError>
 /// The scopes that a command is about.
 pub(crate) fn scopes<'c>(config: &'c Config, global: &Global) -> Result<Vec<&'c Scope>, CommandError> {
     let Some(name) = &global.scope else { return Ok(config.scopes.iter().collect()) };
-    match config.scopes.iter().find(|scope| scope.name == *name) {
-        Some(scope) => Ok(vec![scope]),
-        None => {
-            let known: Vec<&str> = config.scopes.iter().map(|scope| scope.name.as_str()).collect();
-            Err(CommandError::usage(format!("there is no scope `{name}`"), format!("the configuration has: {}", known.join(", "))))
-        }
+    if let Some(scope) = config.scopes.iter().find(|scope| scope.name == *name) {
+        return Ok(vec![scope]);
     }
+    let known: Vec<&str> = config.scopes.iter().map(|scope| scope.name.as_str()).collect();
+    Err(CommandError::usage(format!("there is no scope `{name}`"), format!("the configuration has: {}", known.join(", "))))
 }
 
 /// The one scope that a command is about.

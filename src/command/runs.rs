@@ -98,7 +98,7 @@ pub(super) async fn apply(global: &Global, host: &Host, progress: Progress, argu
     let (services, _lock) = existing_services(config, host, progress, &arguments.plan).await?;
     let source = find_plan(&services.ledger, &arguments.plan).await?;
     let scope = scope_of_plan(&services, &source.verified.plan.scope, global)?;
-    let job = Job::Apply(ApplyJob { source, mode: mode(arguments.dry_run), allowances, asks_first: !arguments.yes });
+    let job = Job::Apply(Box::new(ApplyJob { source, mode: mode(arguments.dry_run), allowances, asks_first: !arguments.yes }));
     let end = run_scope(&services, scope, &job).await?;
     Ok(tell(&[end], global))
 }

@@ -46,21 +46,23 @@ pub struct Reader<'p> {
     place: Place,
     path: String,
     known: Vec<&'static str>,
+    /// Whether something else was written in the table's place: what it lacks is then no further problem.
+    is_void: bool,
     problems: &'p Problems,
 }
 
 impl<'p> Reader<'p> {
     /// A reader of `node`, which must be a table; anything else is a problem and reads as an empty one.
     pub fn new(node: Node, path: String, problems: &'p Problems) -> Self {
-        let table = match node.value {
-            Value::Table(table) => table,
+        let (table, is_void) = match node.value {
+            Value::Table(table) => (table, false),
             other => {
                 let message = format!("is {}; write it as a table, `{}`", other.kind(), header(&path));
                 problems.add(&node.place, &path, message);
-                BTreeMap::new()
+                (BTreeMap::new(), true)
             }
         };
-        Self { table, place: node.place, path, known: Vec::new(), problems }
+        Self { table, place: node.place, path, known: Vec::new(), is_void, problems }
     }
 
     /// The dotted path of `key` in this table.
@@ -75,7 +77,9 @@ impl<'p> Reader<'p> {
 
     /// Notes that `key`, which the table lacks, is needed: `message` says what for.
     pub fn problem(&self, key: &str, message: impl Into<String>) {
-        self.problems.add(&self.place, self.key(key), message);
+        if !self.is_void {
+            self.problems.add(&self.place, self.key(key), message);
+        }
     }
 
     /// Notes what is wrong with a value that was read.
@@ -92,7 +96,7 @@ impl<'p> Reader<'p> {
     /// Takes the table `key`; an absent one reads as empty.
     pub fn table(&mut self, key: &'static str) -> Reader<'p> {
         let path = self.key(key);
-        let node = self.take(key).unwrap_or_else(|| Node { place: self.place.clone(), value: Value::Table(BTreeMap::new()) });
+        let node = self.take(key).unwrap_or_else(|| Node::empty_table(self.place.clone()));
         Reader::new(node, path, self.problems)
     }
 
@@ -104,7 +108,7 @@ impl<'p> Reader<'p> {
                 self.problem(key, format!("is missing; {advice}"));
                 Vec::new()
             }
-            Some(Node { value: Value::List(list), place }) => {
+            Some(Node { value: Value::List(list), place, .. }) => {
                 if list.is_empty() {
                     self.problems.add(&place, &path, format!("is empty; {advice}"));
                 }
@@ -120,9 +124,13 @@ impl<'p> Reader<'p> {
     }
 
     fn read<T>(&mut self, key: &'static str, expected: &str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Placed<T>> {
+        self.read_node(key, expected, |node| read(&node.value))
+    }
+
+    fn read_node<T>(&mut self, key: &'static str, expected: &str, read: impl Fn(&Node) -> Result<T, String>) -> Option<Placed<T>> {
         let path = self.key(key);
         let node = self.take(key)?;
-        match read(&node.value) {
+        match read(&node) {
             Ok(value) => Some(Placed { value, place: node.place, key: path }),
             Err(found) => {
                 self.problems.add(&node.place, path, format!("{found}; write {expected}"));
@@ -133,12 +141,10 @@ impl<'p> Reader<'p> {
 
     /// Takes a text; `expected` says what to write.
     pub fn text(&mut self, key: &'static str, expected: &str) -> Option<Placed<String>> {
-        self.read(key, expected, |value| match value {
-            Value::Text(text) if text.is_empty() => Err("is empty".into()),
-            Value::Text(text) => Ok(text.clone()),
-            // A variable such as `…__BUCKET=123` reads as a number first.
-            Value::Integer(number) => Ok(number.to_string()),
-            other => Err(format!("is {}", other.kind())),
+        self.read_node(key, expected, |node| match node.as_text() {
+            Some("") => Err("is empty".into()),
+            Some(text) => Ok(text.to_owned()),
+            None => Err(format!("is {}", node.value.kind())),
         })
     }
 
@@ -221,9 +227,9 @@ impl<'p> Reader<'p> {
         };
         let mut texts = Vec::new();
         for entry in list {
-            match entry.value {
-                Value::Text(value) => texts.push(Placed { value, place: entry.place, key: path.clone() }),
-                _ => wrong(&entry.place),
+            match entry.as_text() {
+                Some(text) => texts.push(Placed { value: text.to_owned(), place: entry.place, key: path.clone() }),
+                None => wrong(&entry.place),
             }
         }
         Some(Placed { value: texts, place: node.place, key: path })

@@ -174,7 +174,7 @@ impl Schedule {
     /// The longest time between two of the next 32 occurrences after `now`.
     pub fn longest_interval(&self, now: Timestamp) -> Duration {
         let occurrences: Vec<_> = self.cron.iter_after(now.with_timezone(&self.timezone)).take(32).collect();
-        let gap = |pair: &[chrono::DateTime<chrono_tz::Tz>]| (pair[1].clone() - pair[0].clone()).to_std().unwrap_or_default();
+        let gap = |pair: &[chrono::DateTime<chrono_tz::Tz>]| (pair[1] - pair[0]).to_std().unwrap_or_default();
         occurrences.windows(2).map(gap).max().unwrap_or_default()
     }
 }
@@ -396,14 +396,14 @@ fn read_schedule(reader: &mut Reader<'_>, problems: &Problems) -> Option<Schedul
     });
     let timezone = match table.text("timezone", "a time zone, such as \"UTC\" or \"Europe/Berlin\"") {
         None => Some(chrono_tz::UTC),
-        Some(placed) => match chrono_tz::Tz::from_str(&placed.value) {
-            Ok(timezone) => Some(timezone),
-            Err(_) => {
+        Some(placed) => {
+            let timezone = chrono_tz::Tz::from_str(&placed.value).ok();
+            if timezone.is_none() {
                 let message = format!("`{}` is no known time zone; write one such as \"UTC\" or \"Europe/Berlin\"", placed.value);
                 problems.add(&placed.place, placed.key, message);
-                None
             }
-        },
+            timezone
+        }
     };
     let commands = [("audit", ScheduledCommand::Audit), ("sweep", ScheduledCommand::Sweep)];
     let command = read_choice(&mut table, "command", &commands, problems).unwrap_or(ScheduledCommand::Audit);

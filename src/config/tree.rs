@@ -51,6 +51,28 @@ pub struct Node {
     pub place: Place,
     /// What was written.
     pub value: Value,
+    /// What a variable says letter by letter, where it also reads as a number, a date or the like.
+    pub letters: Option<String>,
+}
+
+impl Node {
+    /// A value of the file.
+    fn new(place: Place, value: Value) -> Self {
+        Self { place, value, letters: None }
+    }
+
+    /// A table without keys.
+    pub fn empty_table(place: Place) -> Self {
+        Self::new(place, Value::Table(BTreeMap::new()))
+    }
+
+    /// The value as a text, where it is one. A bucket may be called `0x12`, and a variable has no other way to say it.
+    pub fn as_text(&self) -> Option<&str> {
+        match (&self.value, &self.letters) {
+            (Value::Text(text), _) | (Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Date, Some(text)) => Some(text),
+            _ => None,
+        }
+    }
 }
 
 /// A value as typed.
@@ -99,7 +121,7 @@ pub fn parse(text: &str) -> (Node, Vec<Problem>) {
         })
         .collect();
     let place = |offset| Place::Line(line_of(text, offset));
-    (Node { place: Place::Whole, value: table_value(table.get_ref(), &place) }, problems)
+    (Node::new(Place::Whole, table_value(table.get_ref(), &place)), problems)
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -109,7 +131,7 @@ fn line_of(text: &str, offset: usize) -> usize {
 /// A table, each of whose entries stands where `place` says that its key's offset lies.
 fn table_value(table: &DeTable<'_>, place: &dyn Fn(usize) -> Place) -> Value {
     let entry = |(key, value): (&toml::Spanned<std::borrow::Cow<'_, str>>, &toml::Spanned<DeValue<'_>>)| {
-        (key.get_ref().to_string(), Node { place: place(key.span().start), value: plain_value(value.get_ref(), place) })
+        (key.get_ref().to_string(), Node::new(place(key.span().start), plain_value(value.get_ref(), place)))
     };
     Value::Table(table.iter().map(entry).collect())
 }
@@ -128,10 +150,7 @@ fn plain_value(value: &DeValue<'_>, place: &dyn Fn(usize) -> Place) -> Value {
         DeValue::Boolean(boolean) => Value::Boolean(*boolean),
         DeValue::Datetime(_) => Value::Date,
         DeValue::Array(array) => {
-            let node = |element: &toml::Spanned<DeValue<'_>>| Node {
-                place: place(element.span().start),
-                value: plain_value(element.get_ref(), place),
-            };
+            let node = |element: &toml::Spanned<DeValue<'_>>| Node::new(place(element.span().start), plain_value(element.get_ref(), place));
             Value::List(array.iter().map(node).collect())
         }
         DeValue::Table(table) => table_value(table, place),
@@ -151,7 +170,7 @@ pub fn apply_overrides(root: &mut Node, variables: &BTreeMap<String, String>) ->
         let Some(path) = name.strip_prefix(OVERRIDE_PREFIX) else { continue };
         let place = Place::Variable(name.clone());
         let steps: Vec<String> = path.split("__").map(str::to_lowercase).collect();
-        let value = Node { place: place.clone(), value: variable_value(text, &place) };
+        let value = Node { value: variable_value(text, &place), letters: Some(text.clone()), place: place.clone() };
         if let Err(message) = set(root, &steps, value) {
             problems.push(Problem { place, key: String::new(), message });
         }
@@ -161,10 +180,7 @@ pub fn apply_overrides(root: &mut Node, variables: &BTreeMap<String, String>) ->
 
 /// A variable's text as TOML would read it, else as plain text.
 fn variable_value(text: &str, place: &Place) -> Value {
-    match DeValue::parse(text) {
-        Ok(value) if !matches!(value.get_ref(), DeValue::Datetime(_)) => plain_value(value.get_ref(), &|_| place.clone()),
-        _ => Value::Text(text.to_owned()),
-    }
+    DeValue::parse(text).map_or_else(|_| Value::Text(text.to_owned()), |value| plain_value(value.get_ref(), &|_| place.clone()))
 }
 
 fn set(node: &mut Node, steps: &[String], value: Node) -> Result<(), String> {
@@ -175,9 +191,7 @@ fn set(node: &mut Node, steps: &[String], value: Node) -> Result<(), String> {
     match &mut node.value {
         Value::Table(table) => {
             let place = value.place.clone();
-            let child =
-                table.entry(step.clone()).or_insert_with(|| Node { place, value: Value::Table(BTreeMap::new()) });
-            set(child, rest, value)
+            set(table.entry(step.clone()).or_insert_with(|| Node::empty_table(place)), rest, value)
         }
         Value::List(list) => {
             let named: Vec<usize> = (0..list.len()).filter(|position| is_named(&list[*position], step)).collect();

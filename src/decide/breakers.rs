@@ -292,7 +292,7 @@ pub fn judge_evidence(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limi
 pub fn incomplete(errors: &[String]) -> Reading {
     let message = match errors {
         [] => "everything was read".to_owned(),
-        errors => format!("not everything could be read, so nothing is deleted and nothing counts as seen: {}", errors.join("; ")),
+        errors => format!("not everything could be read, so nothing more is deleted and nothing counts as seen: {}", errors.join("; ")),
     };
     Reading::new(Breaker::Incomplete, !errors.is_empty(), json!(errors.len()), json!(0), message)
 }

@@ -229,7 +229,7 @@ impl Stage {
     async fn apply(&mut self, plan: &Path) -> Result<ScopeEnd, CommandError> {
         let source = find_plan(&self.services.ledger, &plan.to_string_lossy()).await?;
         let job = ApplyJob { source, mode: Mode::Live, allowances: Allowances::default(), asks_first: false };
-        self.run("clean-up", Job::Apply(job)).await
+        self.run("clean-up", Job::Apply(Box::new(job))).await
     }
 
     async fn run(&mut self, name: &'static str, job: Job) -> Result<ScopeEnd, CommandError> {

@@ -64,14 +64,16 @@ impl Disposal<'_> {
                     singly = true;
                     continue;
                 }
-                Err(error) => self.explain(&keys, &error),
+                Err(error) => explain(&keys, &error),
             };
+            let has_progressed = !settled.is_empty();
             self.settle(settled).await;
             crate::failpoint::reach("after_outcome");
             if again.is_empty() {
                 break;
             }
-            failed_attempts += 1;
+            // Only attempts that brought nothing forward are counted: many single deletions outlast one proof.
+            failed_attempts = if has_progressed { 0 } else { failed_attempts + 1 };
             let may_go_on = failed_attempts < retry::MAX_ATTEMPTS && retry::wait_before_retry(failed_attempts, &self.stop).await;
             if !may_go_on {
                 let unconfirmed = again.into_iter().map(|(key, why)| (key, KeyOutcome::Unconfirmed, why));
@@ -134,22 +136,22 @@ impl Disposal<'_> {
         Ok(read_replies(keys, replies))
     }
 
-    /// What a request without an answer means for its keys.
-    fn explain(&self, keys: &[ObjectKey], error: &StoreError) -> Attempt {
-        tracing::warn!(object_count = keys.len(), error = %error, "delete request failed");
-        let why = error.fault.to_string();
-        if error.fault.is_transient() {
-            return Attempt { settled: Vec::new(), again: keys.iter().map(|key| (key.clone(), why.clone())).collect() };
-        }
-        let settled = keys.iter().map(|key| (key.clone(), KeyOutcome::Failed, why.clone())).collect();
-        Attempt { settled, again: Vec::new() }
-    }
-
     async fn settle(&self, outcomes: Vec<(ObjectKey, KeyOutcome, String)>) {
         if let Err(error) = self.ledger.settle(&self.scope.name, &outcomes).await {
             self.halt(Halt::Record(error));
         }
     }
+}
+
+/// What a request without an answer means for its keys.
+fn explain(keys: &[ObjectKey], error: &StoreError) -> Attempt {
+    tracing::warn!(object_count = keys.len(), error = %error, "delete request failed");
+    let why = error.fault.to_string();
+    if error.fault.is_transient() {
+        return Attempt { settled: Vec::new(), again: keys.iter().map(|key| (key.clone(), why.clone())).collect() };
+    }
+    let settled = keys.iter().map(|key| (key.clone(), KeyOutcome::Failed, why.clone())).collect();
+    Attempt { settled, again: Vec::new() }
 }
 
 fn is_malformed(error: &StoreError) -> bool {

@@ -3,15 +3,18 @@
 use std::sync::atomic::Ordering;
 
 use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
 
 use super::{Candidate, Disposal, Halt};
 use crate::decide::Orphan;
 use crate::list::content::{self, Chunks, ContentError};
 use crate::list::pages::Pages;
-use crate::model::{Group, GroupContent, Object};
+use crate::model::{Group, GroupContent, Object, Sha256Hash};
 use crate::parse::prefix_of;
 use crate::plan::PlanGroup;
+
+/// Batches of one group that may be on their way while its listing goes on.
+const BATCHES_IN_FLIGHT: usize = 4;
 
 /// Why a group of a plan is not deleted after all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,54 +115,59 @@ impl Disposal<'_> {
     }
 
     /// Lists the group again and deletes it chunk by chunk; each chunk must be the one that was verified.
+    ///
+    /// Listing and deleting are polled together: a batch that waited for the listing could hold the journal that the
+    /// listing waits for.
     async fn delete_group(&self, candidate: &Candidate, planned: &PlanGroup, verified: &GroupContent) -> Ended {
         let intents = self.ledger.sent_intents(&self.scope.name);
-        let mut chunks = Chunks::new(self.store, &planned.prefix, Some(&intents), &self.stop);
-        let mut in_flight = FuturesUnordered::new();
-        let mut expected = verified.chunks.iter();
-        let mut ended = Ended::Done;
-        loop {
-            if self.is_halted() {
-                ended = Ended::Skipped(SkipReason::RunEnded);
-                break;
-            }
-            match chunks.next().await {
-                Ok(None) if expected.next().is_none() => break,
-                Ok(None) => {
-                    ended = Ended::Skipped(SkipReason::ChangedSincePlan);
-                    break;
+        let chunks = Chunks::new(self.store, &planned.prefix, Some(&intents), &self.stop);
+        let ended = Mutex::new(None);
+        let source = futures::stream::unfold((chunks, verified.chunks.iter()), |(mut chunks, mut expected)| {
+            let ended = &ended;
+            async move {
+                if ended.lock().is_some() {
+                    return None;
                 }
-                Ok(Some(chunk)) if expected.next() == Some(&chunk.digest) => {
-                    for batch in split(chunk.listed) {
-                        in_flight.push(self.delete_batch(candidate.id, &planned.prefix, batch));
+                match self.next_chunk(candidate, &mut chunks, expected.next()).await {
+                    Ok(objects) => Some((futures::stream::iter(split(objects)), (chunks, expected))),
+                    Err(why) => {
+                        ended.lock().get_or_insert(why);
+                        None
                     }
                 }
-                Ok(Some(_)) => {
-                    ended = Ended::Skipped(SkipReason::ChangedSincePlan);
-                    break;
-                }
-                Err(error) => {
-                    self.note_unread(candidate, error);
-                    ended = Ended::Unread;
-                    break;
-                }
             }
-            // Listing goes on while up to this many batches are on their way.
-            while in_flight.len() >= 4 {
-                if let Some(Err(reason)) = in_flight.next().await {
-                    ended = Ended::Skipped(reason);
-                }
-            }
-            if let Ended::Skipped(_) = ended {
-                break;
-            }
-        }
-        while let Some(result) = in_flight.next().await {
+        });
+        let batches = source.flatten().map(|batch| self.delete_batch(candidate.id, &planned.prefix, batch));
+        let mut results = std::pin::pin!(batches.buffer_unordered(BATCHES_IN_FLIGHT));
+        // What is in flight is always finished: a request that was sent needs its outcome.
+        while let Some(result) = results.next().await {
             if let Err(reason) = result {
-                ended = Ended::Skipped(reason);
+                *ended.lock() = Some(Ended::Skipped(reason));
             }
         }
-        ended
+        let why = ended.lock().take();
+        why.unwrap_or(Ended::Done)
+    }
+
+    /// The objects of the next chunk, if it is the one that was verified.
+    async fn next_chunk(
+        &self,
+        candidate: &Candidate,
+        chunks: &mut Chunks<'_>,
+        expected: Option<&Sha256Hash>,
+    ) -> Result<Vec<Object>, Ended> {
+        if self.is_halted() {
+            return Err(Ended::Skipped(SkipReason::RunEnded));
+        }
+        let chunk = chunks.next().await.map_err(|error| {
+            self.note_unread(candidate, error);
+            Ended::Unread
+        })?;
+        match (chunk, expected) {
+            (None, None) => Err(Ended::Done),
+            (Some(chunk), Some(expected)) if chunk.digest == *expected => Ok(chunk.listed),
+            (Some(_) | None, Some(_)) | (Some(_), None) => Err(Ended::Skipped(SkipReason::ChangedSincePlan)),
+        }
     }
 
     /// Keeps a group that this run's own scan took out of the plan.

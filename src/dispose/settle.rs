@@ -42,7 +42,7 @@ impl Disposal<'_> {
                     listed.pop_front();
                 }
                 let found = listed.front().filter(|object| object.key == intent.key);
-                outcomes.extend(self.outcome_of(id, intent, outcome.as_deref(), found, left_because));
+                outcomes.extend(outcome_of(id, intent, outcome.as_deref(), found, left_because));
             }
             self.ledger.settle(&self.scope.name, &outcomes).await?;
         }
@@ -51,27 +51,26 @@ impl Disposal<'_> {
         }
         Ok(is_gone)
     }
+}
 
-    fn outcome_of(
-        &self,
-        id: DatasetId,
-        intent: Object,
-        outcome: Option<&str>,
-        found: Option<&Object>,
-        left_because: &str,
-    ) -> Option<(ObjectKey, KeyOutcome, String)> {
-        match (found, outcome) {
-            (None, Some("deleted" | "already_gone")) => None,
-            (None, _) => Some((intent.key, KeyOutcome::Deleted, "absent_when_verified".into())),
-            (Some(found), Some("deleted" | "already_gone")) if *found != intent => None,
-            (Some(_), Some("deleted" | "already_gone")) => {
-                tracing::warn!(dataset_id = %id, key = %crate::model::visible(intent.key.as_str()), "the store said deleted and still lists it");
-                Some((intent.key, KeyOutcome::Failed, "still_listed".into()))
-            }
-            (Some(_), Some("failed")) => None,
-            // It was not asked for, or not answered, and is left: by a process that died, or because the group was given up.
-            (Some(_), None) => Some((intent.key, KeyOutcome::Skipped, left_because.to_owned())),
-            (Some(_), Some(_)) => Some((intent.key, KeyOutcome::Failed, "still_listed".into())),
+/// What an intent ends as; `None`: as it was noted.
+fn outcome_of(
+    id: DatasetId,
+    intent: Object,
+    outcome: Option<&str>,
+    found: Option<&Object>,
+    left_because: &str,
+) -> Option<(ObjectKey, KeyOutcome, String)> {
+    match (found, outcome) {
+        (None, Some("deleted" | "already_gone")) | (Some(_), Some("failed")) => None,
+        (None, _) => Some((intent.key, KeyOutcome::Deleted, "absent_when_verified".into())),
+        (Some(found), Some("deleted" | "already_gone")) if *found != intent => None,
+        (Some(_), Some("deleted" | "already_gone")) => {
+            tracing::warn!(dataset_id = %id, key = %crate::model::visible(intent.key.as_str()), "the store said deleted and still lists it");
+            Some((intent.key, KeyOutcome::Failed, "still_listed".into()))
         }
+        // It was not asked for, or not answered, and is left: by a process that died, or because the group was given up.
+        (Some(_), None) => Some((intent.key, KeyOutcome::Skipped, left_because.to_owned())),
+        (Some(_), Some(_)) => Some((intent.key, KeyOutcome::Failed, "still_listed".into())),
     }
 }

@@ -42,7 +42,8 @@ pub(super) async fn look(
     }
     let mut writable = Vec::new();
     for (scope, seen) in scopes {
-        let mut is_readable = true;
+        // What a standby is refused for, and its missing rows, are told already.
+        let mut is_readable = server.as_ref().is_none_or(|server| !server.is_standby);
         if let Some(server) = &mut server {
             for live in &scope.live {
                 let (table, check) = server.table(live).await;
@@ -66,6 +67,7 @@ pub(super) async fn look(
 struct Server {
     connection: PgConnection,
     role: String,
+    is_standby: bool,
     is_superuser: bool,
     is_read_only_by_default: bool,
     clock: Reading,
@@ -104,6 +106,7 @@ impl Server {
         let server = Self {
             connection,
             role: facts.role,
+            is_standby: facts.is_standby,
             is_superuser: facts.is_superuser,
             is_read_only_by_default: facts.is_read_only_by_default,
             clock,

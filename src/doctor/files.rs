@@ -49,7 +49,7 @@ async fn ledger(examination: &Examination<'_>, scopes: &[&Scope]) -> Vec<Check> 
 fn no_ledger(config: &Config, scopes: &[&Scope]) -> Check {
     const NAME: &str = "ledger";
     let path = config.ledger_path.display();
-    let is_lost = scopes.iter().any(|scope| folder::newest_run(&config.reports_directory, &scope.name).is_some());
+    let is_lost = scopes.iter().any(|scope| !folder::newest_runs(&config.reports_directory, &scope.name).is_empty());
     if is_lost {
         let detail = format!("there is none at `{path}`, and there are reports of earlier runs");
         return Check::warn(NAME, detail, "restore its backup if there is one; a new ledger counts all sightings from the start");
@@ -70,9 +70,10 @@ async fn read_ledger(examination: &Examination<'_>, scopes: &[&Scope]) -> Result
     );
     let mut checks = vec![Check::ok(NAME, detail)];
     for scope in scopes {
-        if let Some(newest) = folder::newest_run(&config.reports_directory, &scope.name)
-            && !ledger.knows_run(&newest.to_string()).await?
-        {
+        for newest in folder::newest_runs(&config.reports_directory, &scope.name) {
+            if ledger.knows_run(&newest.to_string()).await? {
+                continue;
+            }
             let detail = format!("it does not know run {newest}, whose report lies in `{}`", config.reports_directory.display());
             let hint = "it is older than its reports, or another: the next run starts all sightings again";
             checks.push(Check::warn("ledger_age", detail, hint).of(&scope.name));

@@ -81,6 +81,9 @@ fn of_listing(page: Result<&Page, &StoreError>, scope: &Scope) -> Vec<Check> {
             );
             vec![reached, accepted, Check::fail("listing", chain(error), hint)]
         }
+        StoreFault::Refused(said) if said.starts_with("InvalidBucketName") => {
+            vec![reached, Check::misconfigured("bucket", format!("`{}` is no bucket's name", scope.bucket), "correct `scope.bucket`")]
+        }
         StoreFault::NoSuchBucket => vec![reached, accepted, Check::fail("bucket", format!("`{}` does not exist", scope.bucket), hint)],
         StoreFault::Malformed(_) | StoreFault::Refused(_) => {
             vec![reached, accepted, Check::fail("listing", chain(error), "check what stands between this host and the store")]
@@ -206,6 +209,7 @@ mod tests {
             (denied("SignatureDoesNotMatch"), 2, "store_credentials_accepted"),
             (denied("RequestTimeTooSkewed"), 2, "store_credentials_accepted"),
             (StoreFault::NoSuchBucket, 3, "bucket"),
+            (StoreFault::Refused("InvalidBucketName".into()), 2, "bucket"),
             (denied("AccessDenied"), 3, "listing"),
             (StoreFault::Malformed("cut".into()), 3, "listing"),
         ] {

@@ -6,7 +6,7 @@ use super::audit::{audit, describe, totals_of};
 use super::scan::{Scan, scan};
 use super::{ApplyJob, Reading, RunFailure, Session, confirm};
 use crate::config::Approval;
-use crate::decide::breakers::{Allowances, Breaker, Kind, Listed, Reading as BreakerReading, WouldGo, judge_size};
+use crate::decide::breakers::{Allowances, Breaker, Kind, Listed, WouldGo, judge_size};
 use crate::decide::{KeepReason, Verdict};
 use crate::dispose::{Candidate, Disposal, Halt, SkipReason, Tools, space};
 use crate::exit::Exit;
@@ -15,6 +15,7 @@ use crate::model::{Group, Mode, Versioning, human_bytes, human_count};
 use crate::plan::{PlanGroup, PlanPolicy, PlanTarget, VerifiedPlan};
 use crate::record::{Ledger, PlanRow, PlanState, RecordError};
 use crate::report::csv::CsvFile;
+use crate::report::text::words;
 use crate::report::{Deletion, OrphanRecord, Outcome, folder};
 
 /// A plan that was named on the command line.
@@ -162,7 +163,8 @@ async fn apply_plan(
 fn undo_note(versioning: Versioning) -> &'static str {
     match versioning {
         Versioning::Unversioned | Versioning::Unknown => "the bucket keeps no old versions: nothing can be undone",
-        Versioning::Enabled | Versioning::Suspended => "the bucket keeps old versions: objects are marked, and nothing is freed",
+        Versioning::Enabled => "the bucket keeps old versions: objects are marked, and nothing is freed",
+        Versioning::Suspended => "versioning is suspended: older versions stay, and what was written since cannot be brought back",
     }
 }
 
@@ -282,7 +284,7 @@ fn refuse_if_tripped(session: &mut Session<'_>, plan: &VerifiedPlan) -> Result<(
     let reason = describe(&refusing);
     let sizes: Vec<_> = refusing.iter().filter(|reading| reading.kind == Kind::Size).collect();
     let has_evidence = sizes.len() < refusing.len();
-    let flags: Vec<String> = sizes.iter().map(|reading| format!("--allow {}={}", reading.name.as_str(), suggested(reading))).collect();
+    let flags: Vec<String> = sizes.iter().filter_map(|reading| words::allow_flag(reading)).collect();
     if has_evidence {
         session.next_command = session.next_acknowledgement();
         let hint = "find the cause; what latched waits for `orphan-sweeper ack`".into();
@@ -291,17 +293,6 @@ fn refuse_if_tripped(session: &mut Session<'_>, plan: &VerifiedPlan) -> Result<(
     let command = format!("orphan-sweeper apply {} {}", plan.hash, flags.join(" "));
     session.next_command = Some(command.clone());
     Err(RunFailure::Refused { reason, hint: format!("if this much is meant to go: {command}") })
-}
-
-/// The value that would let an observation pass.
-fn suggested(reading: &BreakerReading) -> String {
-    match reading.name {
-        Breaker::OrphanShare | Breaker::ForeignShare => {
-            let observed = reading.observed.as_f64().unwrap_or(1.0);
-            format!("{:.2}", ((observed * 100.0).ceil() / 100.0).min(1.0))
-        }
-        _ => reading.observed.to_string(),
-    }
 }
 
 /// A scope whose live tables are all empty has nothing that a re-check could recognise.
@@ -318,9 +309,8 @@ fn refuse_empty_references(scan: &Scan) -> Result<(), RunFailure> {
 
 fn ask_person(session: &Session<'_>, approved: Approved, totals: crate::plan::PlanTotals) -> Result<(), RunFailure> {
     let Approved::ByPerson { asks_first: true } = approved else { return Ok(()) };
-    let can_be_undone = matches!(session.draft.target.versioning, Versioning::Enabled | Versioning::Suspended);
-    let bucket = &session.scope.bucket;
-    let answer = session.services.progress.suspend(|| confirm::ask(bucket, totals, can_be_undone));
+    let (bucket, undo) = (&session.scope.bucket, undo_note(session.draft.target.versioning));
+    let answer = session.services.progress.suspend(|| confirm::ask(bucket, totals, undo));
     if answer.unwrap_or(false) {
         return Ok(());
     }

@@ -10,16 +10,15 @@ pub fn can_ask() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks for the bucket's name; anything else is a no.
-pub fn ask(bucket: &str, totals: PlanTotals, can_be_undone: bool) -> io::Result<bool> {
+/// Asks for the bucket's name; anything else is a no. `undo` says what can be brought back.
+pub fn ask(bucket: &str, totals: PlanTotals, undo: &str) -> io::Result<bool> {
     let mut out = io::stderr().lock();
     writeln!(
         out,
-        "\n{} objects ({}) in {} groups will be deleted from the bucket `{bucket}`.{}",
+        "\n{} objects ({}) in {} groups will be deleted from the bucket `{bucket}`; {undo}.",
         human_count(totals.objects),
         human_bytes(totals.bytes),
         human_count(totals.groups),
-        if can_be_undone { " The bucket keeps old versions: they are marked, and nothing is freed." } else { " This cannot be undone." }
     )?;
     write!(out, "Type the bucket's name to go on: ")?;
     out.flush()?;

@@ -116,7 +116,7 @@ pub enum Job {
         fail_on_orphans: bool,
     },
     /// Delete what a plan says and the checks still allow.
-    Apply(ApplyJob),
+    Apply(Box<ApplyJob>),
     /// Audit, then apply what policy allows.
     Sweep {
         /// Whether to delete at all.

@@ -178,12 +178,17 @@ impl<'s> Session<'s> {
             file.orphan(orphan, &self.scope.patterns).map_err(RunFailure::ReportRow)?;
         }
         file.finish().map_err(RunFailure::ReportRow)?.publish()?;
-        let report = Report {
+        let mut report = Report {
             summary: &self.draft,
             orphans: &self.orphans,
             patterns: &self.scope.patterns,
             next_command: self.next_command.as_deref(),
         };
+        // A plan that a size breaker refuses is applied with the flags that lift it, or not at all.
+        let lifting = text::words::allow_command(&report).filter(|_| report.next_command.is_some() && self.exit != Exit::Refused);
+        if lifting.is_some() {
+            report.next_command = lifting.as_deref();
+        }
         let page = html::render(&report).map_err(RunFailure::Render)?;
         self.folder.write("report.html", page.as_bytes())?;
         let style = if std::io::IsTerminal::is_terminal(&std::io::stdout()) { text::Style::Coloured } else { text::Style::Plain };

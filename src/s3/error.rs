@@ -55,9 +55,8 @@ impl StoreFault {
     /// Whether another attempt can help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Throttled(_) | Self::NoReply(_) | Self::ServerFault(_) | Self::ProofExpired => true,
             // A page out of order or without its token can be the moment's; a persistent one ends the run all the same.
-            Self::Malformed(_) => true,
+            Self::Throttled(_) | Self::NoReply(_) | Self::ServerFault(_) | Self::ProofExpired | Self::Malformed(_) => true,
             Self::Denied(_) | Self::NoSuchBucket | Self::Refused(_) => false,
         }
     }

@@ -88,8 +88,8 @@ impl World {
 
     /// The path of the newest plan that any report has.
     pub fn plan_of_newest_audit(&self) -> String {
-        let plans = self.program.run_folders().into_iter().map(|folder| folder.join("plan.json"));
-        plans.filter(|plan| plan.exists()).next_back().expect("a plan").display().to_string()
+        let mut plans = self.program.run_folders().into_iter().map(|folder| folder.join("plan.json"));
+        plans.rfind(|plan| plan.exists()).expect("a plan").display().to_string()
     }
 
     /// What the bucket holds, to compare with later.

@@ -460,7 +460,8 @@ pub(crate) fn allow_command(report: &Report<'_>) -> Option<String> {
     Some(format!("orphan-sweeper apply {} {}", plan_word(report.summary), flags.join(" ")))
 }
 
-fn allow_flag(reading: &Reading) -> Option<String> {
+/// The flag that lifts one size limit as far as it was passed.
+pub(crate) fn allow_flag(reading: &Reading) -> Option<String> {
     let name = reading.name.as_str();
     if let Some(count) = reading.observed.as_u64() {
         return Some(format!("--allow {name}={count}"));

@@ -14,7 +14,7 @@ use crate::model::{DatasetId, Group, RunId, human_bytes, human_count};
 use crate::parse::prefix_of;
 use crate::record::Ledger;
 use crate::report::csv::time;
-use crate::run::{Reading, RunFailure, Services, Stop};
+use crate::run::{Keyring, Reading, RunFailure, Services, Stop};
 use crate::s3::retry;
 use crate::telemetry::Progress;
 
@@ -26,15 +26,15 @@ pub(super) async fn explain(global: &Global, host: &Host, id: &str) -> Result<Ex
     let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
     let services = Services {
         config,
-        variables: host.variables.clone(),
         clock: host.clock.clone(),
         ledger,
         stop: Stop::default(),
         progress: Progress::new(false),
     };
+    let keyring = Keyring::new(host.variables.clone());
     let mut documents = Vec::new();
     for scope in scopes(&services.config, global)? {
-        documents.push(explain_in(&services, scope, parsed).await?);
+        documents.push(explain_in(&services, &keyring, scope, parsed).await?);
     }
     if global.json {
         print_json(&Value::Array(documents));
@@ -46,8 +46,8 @@ pub(super) async fn explain(global: &Global, host: &Host, id: &str) -> Result<Ex
     Ok(Exit::Done)
 }
 
-async fn explain_in(services: &Services, scope: &Scope, id: DatasetId) -> Result<Value, RunFailure> {
-    let reading = services.reading(scope)?;
+async fn explain_in(services: &Services, keyring: &Keyring, scope: &Scope, id: DatasetId) -> Result<Value, RunFailure> {
+    let reading = keyring.reading(services, scope)?;
     let never = CancellationToken::new();
     let orphan = open_groups(services, scope, &reading, id, &never).await?;
     let store_time = retry::read_with_retries(&never, || {

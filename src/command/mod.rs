@@ -214,8 +214,7 @@ pub(crate) async fn services(config: Config, host: &Host, progress: Progress, st
     prepare_folder(&config)?;
     let lock = RunLock::take(&config.ledger_path)?;
     let ledger = Ledger::open_or_create(&config.ledger_path, host.clock.now()).await?;
-    let (variables, clock) = (host.variables.clone(), host.clock.clone());
-    Ok((Services { config, variables, clock, ledger, stop, progress }, lock))
+    Ok((Services { config, clock: host.clock.clone(), ledger, stop, progress }, lock))
 }
 
 fn prepare_folder(config: &Config) -> Result<(), CommandError> {

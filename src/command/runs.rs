@@ -10,7 +10,7 @@ use crate::model::Mode;
 use crate::record::{Ledger, RecordError, RunLock};
 use crate::run::apply::find_plan;
 use crate::run::confirm::can_ask;
-use crate::run::{ApplyJob, Job, RunFailure, ScopeEnd, Services, Stop, run_scope};
+use crate::run::{ApplyJob, Job, Keyring, RunFailure, ScopeEnd, Services, Stop, run_scope};
 use crate::serve::signals;
 use crate::telemetry::Progress;
 
@@ -38,10 +38,11 @@ async fn run_scopes(global: &Global, host: &Host, progress: Progress, job: &Job)
     let config = load(global, host)?;
     let names: Vec<String> = scopes(&config, global)?.iter().map(|scope| scope.name.clone()).collect();
     check_secrets(&config, host)?;
+    let keyring = Keyring::new(host.variables.clone());
     let (services, _lock) = services(config, host, progress, stop_on_signals()).await?;
     let mut ends = Vec::new();
     for scope in services.config.scopes.iter().filter(|scope| names.contains(&scope.name)) {
-        ends.push(run_scope(&services, scope, job).await?);
+        ends.push(run_scope(&services, &keyring, scope, job).await?);
         if services.stop.token.is_cancelled() {
             break;
         }
@@ -95,11 +96,12 @@ pub(super) async fn apply(global: &Global, host: &Host, progress: Progress, argu
         return Err(CommandError::usage("nobody can be asked here whether to delete", "add --yes, or --dry-run to look first"));
     }
     check_secrets(&config, host)?;
+    let keyring = Keyring::new(host.variables.clone());
     let (services, _lock) = existing_services(config, host, progress, &arguments.plan).await?;
     let source = find_plan(&services.ledger, &arguments.plan).await?;
     let scope = scope_of_plan(&services, &source.verified.plan.scope, global)?;
     let job = Job::Apply(Box::new(ApplyJob { source, mode: mode(arguments.dry_run), allowances, asks_first: !arguments.yes }));
-    let end = run_scope(&services, scope, &job).await?;
+    let end = run_scope(&services, &keyring, scope, &job).await?;
     Ok(tell(&[end], global))
 }
 
@@ -126,6 +128,5 @@ async fn existing_services(config: Config, host: &Host, progress: Progress, plan
     }
     let lock = RunLock::take(&config.ledger_path)?;
     let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
-    let (variables, clock) = (host.variables.clone(), host.clock.clone());
-    Ok((Services { config, variables, clock, ledger, stop: stop_on_signals(), progress }, lock))
+    Ok((Services { config, clock: host.clock.clone(), ledger, stop: stop_on_signals(), progress }, lock))
 }

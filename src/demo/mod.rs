@@ -32,7 +32,7 @@ use crate::record::RunLock;
 use crate::report::Summary;
 use crate::run::apply::find_plan;
 use crate::run::failure::chain;
-use crate::run::{ApplyJob, Job, ScopeEnd, Services, Stop, run_scope};
+use crate::run::{ApplyJob, Job, Keyring, ScopeEnd, Services, Stop, run_scope};
 use crate::telemetry::Progress;
 use catalogue::Catalogue;
 use story::Teller;
@@ -196,6 +196,7 @@ struct Stage {
     catalogue: Catalogue,
     world: World,
     services: Services,
+    keyring: Keyring,
     runs: Vec<(&'static str, Summary)>,
     _lock: RunLock,
 }
@@ -217,9 +218,10 @@ impl Stage {
             ("ORPHAN_SWEEPER_DATABASE_URL".to_owned(), format!("sqlite://{}", path.display())),
         ]);
         let config = write_config(folder, serving.endpoint())?;
+        let keyring = Keyring::new(variables.clone());
         let host = Host { variables, clock: Arc::new(clock.clone()) };
         let (services, lock) = command::services(config, &host, progress, Stop::default()).await?;
-        Ok(Self { start, clock, store, serving, catalogue, world, services, runs: Vec::new(), _lock: lock })
+        Ok(Self { start, clock, store, serving, catalogue, world, services, keyring, runs: Vec::new(), _lock: lock })
     }
 
     async fn audit(&mut self, name: &'static str) -> Result<ScopeEnd, CommandError> {
@@ -233,7 +235,7 @@ impl Stage {
     }
 
     async fn run(&mut self, name: &'static str, job: Job) -> Result<ScopeEnd, CommandError> {
-        let end = run_scope(&self.services, &self.services.config.scopes[0], &job).await?;
+        let end = run_scope(&self.services, &self.keyring, &self.services.config.scopes[0], &job).await?;
         self.runs.push((name, end.summary.clone()));
         if end.exit == Exit::Done {
             return Ok(end);

@@ -97,6 +97,10 @@ impl Disposal<'_> {
         match self.references.recheck(&[id], &self.anchor).await {
             Ok(live) if live.contains(&id) => {
                 tracing::warn!(dataset_id = %id, "the dataset has a row again; nothing more of it is deleted");
+                // At once: should this process die next, the id must be off the plan all the same.
+                if let Err(error) = self.ledger.forget(&self.scope.name, &[id]).await {
+                    self.halt(Halt::Record(error));
+                }
                 Err(SkipReason::LiveAgain)
             }
             Ok(_) if self.is_halted() => Err(SkipReason::RunEnded),

@@ -178,11 +178,6 @@ impl Disposal<'_> {
 
     /// Notes every object that is still listed and was not asked for, with the reason.
     async fn skip_rest(&self, candidate: &Candidate, planned: &PlanGroup, reason: SkipReason) {
-        if reason == SkipReason::LiveAgain
-            && let Err(error) = self.ledger.forget(&self.scope.name, &[candidate.id]).await
-        {
-            return self.halt(Halt::Record(error));
-        }
         if reason == SkipReason::RunEnded {
             return;
         }

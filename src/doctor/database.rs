@@ -189,7 +189,7 @@ impl Server {
             return Check::warn(NAME, format!("the role `{}` may write {}", self.role, writable.join(", ")), hint);
         }
         let default = if self.is_read_only_by_default { ", and its sessions are read-only by default" } else { "" };
-        Check::ok(NAME, format!("the role `{}` can read the live tables and not write them{default}", self.role))
+        Check::ok(NAME, format!("the role `{}` may not write the live tables{default}", self.role))
     }
 }
 
@@ -300,7 +300,7 @@ fn of_statistics(sees_statistics: bool, role: &str) -> Check {
     }
     Check::fail(
         NAME,
-        "not granted: an open transaction could hold rows that nobody sees yet, so every deletion is refused (open_transaction)",
+        "not granted: an open transaction could hold rows that nobody sees yet, so every run is refused (open_transaction)",
         format!("GRANT pg_read_all_stats TO {};", quote(role)),
     )
 }
@@ -370,7 +370,7 @@ fn of_transactions(proven: &ProvenReferences, scope: &Scope) -> Option<Check> {
     let (age, allowed) = (proven.database_time - since, (scope.policy.grace.span() / 2).max(YOUNG_TRANSACTION));
     let detail = format!("the oldest that could hold rows which nobody sees yet is {} s old; {} s are allowed", age.num_seconds(), allowed.num_seconds());
     Some(if age > allowed {
-        Check::fail(NAME, detail, "see pg_stat_activity and pg_prepared_xacts, and end it; until then every deletion is refused (open_transaction)")
+        Check::fail(NAME, detail, "see pg_stat_activity and pg_prepared_xacts, and end it; until then every run is refused (open_transaction)")
     } else {
         Check::ok(NAME, detail)
     })
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_deletion_would_be_refused_for_fails_with_the_statement_that_helps() {
+    fn what_a_run_would_be_refused_for_fails_with_the_statement_that_helps() {
         let check = of_statistics(false, "odd\"role");
         assert_eq!(check.state, State::Fail);
         assert_eq!(check.hint.as_deref(), Some("GRANT pg_read_all_stats TO \"odd\"\"role\";"));

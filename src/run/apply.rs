@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::audit::{audit, describe, totals_of};
 use super::scan::{Scan, scan};
-use super::{ApplyJob, Reading, RunFailure, Session, confirm};
+use super::{ApplyJob, Keyring, Reading, RunFailure, Session, confirm};
 use crate::config::Approval;
 use crate::decide::breakers::{Allowances, Breaker, Kind, Listed, WouldGo, judge_size};
 use crate::decide::{KeepReason, Verdict};
@@ -17,6 +17,7 @@ use crate::record::{Ledger, PlanRow, PlanState, RecordError};
 use crate::report::csv::CsvFile;
 use crate::report::text::words;
 use crate::report::{Deletion, OrphanRecord, Outcome, folder};
+use crate::s3::DeleteStore;
 
 /// A plan that was named on the command line.
 pub struct PlanSource {
@@ -39,16 +40,17 @@ pub enum Approved {
 /// Applies a plan as a person asked.
 ///
 /// - Errors: [`RunFailure::Refused`] where the plan, a breaker or the person says no.
-pub async fn apply(session: &mut Session<'_>, reading: &Reading, job: &ApplyJob) -> Result<(), RunFailure> {
+pub async fn apply(session: &mut Session<'_>, reading: &Reading, keyring: &Keyring, job: &ApplyJob) -> Result<(), RunFailure> {
     session.draft.plan_hash = Some(job.source.verified.hash.to_string());
     let approved = Approved::ByPerson { asks_first: job.asks_first };
-    apply_plan(session, reading, &job.source.verified, &job.allowances, job.mode, approved).await
+    let order = Order { plan: &job.source.verified, lifted: &job.allowances, mode: job.mode, approved };
+    apply_plan(session, reading, keyring, order).await
 }
 
 /// Audits, then applies what the policy allows.
 ///
 /// - Errors: [`RunFailure`].
-pub async fn sweep(session: &mut Session<'_>, reading: &Reading, mode: Mode) -> Result<(), RunFailure> {
+pub async fn sweep(session: &mut Session<'_>, reading: &Reading, keyring: &Keyring, mode: Mode) -> Result<(), RunFailure> {
     let Some(plan) = audit(session, reading).await? else { return Ok(()) };
     if session.scope.policy.approval == Approval::Required || mode == Mode::DryRun {
         return Ok(());
@@ -62,7 +64,8 @@ pub async fn sweep(session: &mut Session<'_>, reading: &Reading, mode: Mode) -> 
     }
     session.draft.plan_hash = Some(plan.hash.to_string());
     session.next_command = None;
-    apply_plan(session, reading, &plan, &Allowances::default(), mode, Approved::ByPolicy).await
+    let order = Order { plan: &plan, lifted: &Allowances::default(), mode, approved: Approved::ByPolicy };
+    apply_plan(session, reading, keyring, order).await
 }
 
 /// The plan that an earlier sweep began and did not finish. One that is past its time is closed instead.
@@ -106,14 +109,17 @@ pub async fn find_plan(ledger: &Ledger, named: &str) -> Result<PlanSource, RunFa
     Ok(PlanSource { verified })
 }
 
-async fn apply_plan(
-    session: &mut Session<'_>,
-    reading: &Reading,
-    plan: &VerifiedPlan,
-    lifted: &Allowances,
+/// What is to be deleted, and by whose word.
+#[derive(Clone, Copy)]
+struct Order<'o> {
+    plan: &'o VerifiedPlan,
+    lifted: &'o Allowances,
     mode: Mode,
     approved: Approved,
-) -> Result<(), RunFailure> {
+}
+
+async fn apply_plan(session: &mut Session<'_>, reading: &Reading, keyring: &Keyring, order: Order<'_>) -> Result<(), RunFailure> {
+    let Order { plan, lifted, mode, approved } = order;
     let row = check_issued(session, plan).await?;
     let scan = scan(session, reading).await?;
     check_current(session, plan, &row, &scan)?;
@@ -156,7 +162,8 @@ async fn apply_plan(
     let unreported = unreported_runs(session, plan).await?;
     session.services.ledger.start_plan(plan.hash, session.run, &unreported).await?;
     crate::failpoint::reach("plan_started");
-    dispose(session, reading, plan, &scan, &candidates, &kept).await
+    let deleter = keyring.deleting(session.services, session.scope)?;
+    dispose(session, reading, &deleter, Chosen { plan, scan: &scan, candidates: &candidates, kept: &kept }).await
 }
 
 /// Whether what is deleted can come back.
@@ -325,22 +332,24 @@ async fn unreported_runs(session: &Session<'_>, plan: &VerifiedPlan) -> Result<V
     Ok(runs)
 }
 
-async fn dispose(
-    session: &mut Session<'_>,
-    reading: &Reading,
-    plan: &VerifiedPlan,
-    scan: &Scan,
-    candidates: &[Candidate],
-    kept: &[(PlanGroup, SkipReason)],
-) -> Result<(), RunFailure> {
+/// What this run may delete of a plan, and what it keeps.
+#[derive(Clone, Copy)]
+struct Chosen<'c> {
+    plan: &'c VerifiedPlan,
+    scan: &'c Scan,
+    candidates: &'c [Candidate],
+    kept: &'c [(PlanGroup, SkipReason)],
+}
+
+async fn dispose(session: &mut Session<'_>, reading: &Reading, deleter: &dyn DeleteStore, chosen: Chosen<'_>) -> Result<(), RunFailure> {
+    let Chosen { plan, scan, candidates, kept } = chosen;
     let services = session.services;
-    let deleter = services.deleting(session.scope)?;
     let objects = candidates.iter().flat_map(|candidate| &candidate.planned).map(|group| group.objects).sum();
     let bar = services.progress.bar("deleting objects", objects);
     let progress = |done| bar.inc(done);
     let tools = Tools {
         store: &*reading.store,
-        deleter: &deleter,
+        deleter,
         references: &*reading.references,
         ledger: &services.ledger,
         clock: services.clock.clone(),

@@ -26,15 +26,13 @@ use crate::exit::Exit;
 use crate::list::references::{self, References};
 use crate::model::Mode;
 use crate::record::Ledger;
-use crate::s3::{ConnectError, Connection, ReadStore};
+use crate::s3::{ConnectError, Connection, ReadStore, S3Delete};
 use crate::telemetry::Progress;
 
 /// What every run of a command shares.
 pub struct Services {
     /// The configuration.
     pub config: Config,
-    /// The environment, for secrets, which are read anew for each run.
-    pub variables: Variables,
     /// The host's clock.
     pub clock: Arc<dyn Clock>,
     /// The ledger.
@@ -87,23 +85,34 @@ pub enum SetupError {
     Connect(#[from] ConnectError),
 }
 
-impl Services {
+/// The way to the secrets, which are read anew for each run. `audit` is not handed it, so it can build nothing that deletes.
+#[derive(Debug, Clone)]
+pub struct Keyring {
+    variables: Variables,
+}
+
+impl Keyring {
+    /// The secrets that these variables hold or name.
+    pub fn new(variables: Variables) -> Self {
+        Self { variables }
+    }
+
     /// What a run of `scope` reads from. Nothing is sent yet.
-    pub fn reading(&self, scope: &Scope) -> Result<Reading, SetupError> {
-        let credentials = secrets::store(&self.config, &self.variables)?;
-        let connection = Connection::new(&self.config.store, &credentials, Arc::clone(&self.clock))?;
-        let url = secrets::database(&self.config, &self.variables)?;
+    pub fn reading(&self, services: &Services, scope: &Scope) -> Result<Reading, SetupError> {
+        let credentials = secrets::store(&services.config, &self.variables)?;
+        let connection = Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?;
+        let url = secrets::database(&services.config, &self.variables)?;
         if let Some(warning) = &url.warning {
             tracing::warn!("{warning}");
         }
-        let references = references::open(&url, &scope.live, Arc::clone(&self.clock));
+        let references = references::open(&url, &scope.live, Arc::clone(&services.clock));
         Ok(Reading { store: Box::new(connection.reading(&scope.bucket)), references, database: url.shown })
     }
 
     /// What a run of `scope` deletes with: the only place where the second pair of credentials is read.
-    pub fn deleting(&self, scope: &Scope) -> Result<crate::s3::S3Delete, SetupError> {
-        let credentials = secrets::store_for_deletion(&self.config, &self.variables)?;
-        let connection = Connection::new(&self.config.store, &credentials, Arc::clone(&self.clock))?;
+    pub fn deleting(&self, services: &Services, scope: &Scope) -> Result<S3Delete, SetupError> {
+        let credentials = secrets::store_for_deletion(&services.config, &self.variables)?;
+        let connection = Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?;
         Ok(connection.deleting(&scope.bucket))
     }
 }
@@ -157,13 +166,13 @@ impl Job {
 /// Runs one scope from its start to its report.
 ///
 /// - Errors: only where not even a report could be begun.
-pub async fn run_scope(services: &Services, scope: &Scope, job: &Job) -> Result<ScopeEnd, RunFailure> {
-    let reading = services.reading(scope)?;
+pub async fn run_scope(services: &Services, keyring: &Keyring, scope: &Scope, job: &Job) -> Result<ScopeEnd, RunFailure> {
+    let reading = keyring.reading(services, scope)?;
     let mut session = Session::begin(services, scope, &reading, job.command(), job.mode()).await?;
     let result = match job {
         Job::Audit { .. } => audit::audit(&mut session, &reading).await.map(drop),
-        Job::Apply(job) => apply::apply(&mut session, &reading, job).await,
-        Job::Sweep { mode } => apply::sweep(&mut session, &reading, *mode).await,
+        Job::Apply(job) => apply::apply(&mut session, &reading, keyring, job).await,
+        Job::Sweep { mode } => apply::sweep(&mut session, &reading, keyring, *mode).await,
     };
     if let Err(failure) = result {
         session.absorb(failure);

@@ -13,7 +13,7 @@ use crate::config::{Scope, ScheduledCommand};
 use crate::exit::Exit;
 use crate::model::Mode;
 use crate::record::{Ledger, LockError, RecordError, RunLock};
-use crate::run::{Job, Services, Stop, run_scope};
+use crate::run::{Job, Keyring, Services, Stop, run_scope};
 use crate::telemetry::Progress;
 
 /// How often the calendar is looked at.
@@ -31,7 +31,8 @@ pub async fn serve(global: &Global, host: &Host, progress: Progress) -> Result<E
     let ledger = Ledger::open_or_create(&config.ledger_path, host.clock.now()).await?;
     let stop = Stop::default();
     signals::listen(stop.clone());
-    let services = Services { config, variables: host.variables.clone(), clock: host.clock.clone(), ledger, stop: stop.clone(), progress };
+    let services = Services { config, clock: host.clock.clone(), ledger, stop: stop.clone(), progress };
+    let keyring = Keyring::new(host.variables.clone());
     for name in &scheduled {
         services.ledger.schedule_checked_until(name, host.clock.now()).await?;
     }
@@ -50,7 +51,7 @@ pub async fn serve(global: &Global, host: &Host, progress: Progress) -> Result<E
             if stop.token.is_cancelled() {
                 break;
             }
-            look(&services, scope).await;
+            look(&services, &keyring, scope).await;
         }
     }
     ticker.shutdown().await.ok();
@@ -77,7 +78,7 @@ async fn start_ticker(ring: mpsc::Sender<()>) -> Result<JobScheduler, CommandErr
 }
 
 /// Looks at the calendar of one scope and runs what is due. No failure ends the daemon: the health check tells.
-async fn look(services: &Services, scope: &Scope) {
+async fn look(services: &Services, keyring: &Keyring, scope: &Scope) {
     let Some(schedule) = &scope.schedule else { return };
     let now = services.clock.now();
     let checked_until = match services.ledger.schedule_checked_until(&scope.name, now).await {
@@ -108,7 +109,7 @@ async fn look(services: &Services, scope: &Scope) {
             return;
         }
     };
-    match run_scope(services, scope, &job).await {
+    match run_scope(services, keyring, scope, &job).await {
         Ok(end) => tracing::info!(scope = %scope.name, outcome = end.summary.outcome.as_str(), exit = end.exit.code(), "scheduled run ended"),
         Err(error) => tracing::error!(scope = %scope.name, error = %error.chain(), "scheduled run could not begin or report"),
     }

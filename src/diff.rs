@@ -5,8 +5,7 @@
 
 use std::ops::Range;
 
-use crate::list::references::LiveRow;
-use crate::model::{DatasetId, Group, Timestamp};
+use crate::model::{DatasetId, Group, LiveRow, Timestamp};
 
 /// The comparison while rows arrive.
 #[derive(Debug)]

@@ -281,6 +281,77 @@ impl Grace {
     }
 }
 
+/// One row of a live table.
+#[derive(Debug, Clone, Copy)]
+pub struct LiveRow {
+    /// The id that it keeps alive.
+    pub id: DatasetId,
+    /// Index of its table.
+    pub table: usize,
+    /// When it was made, where that is known.
+    pub created_at: Option<Timestamp>,
+    /// Whether it should have objects.
+    pub expects_objects: bool,
+}
+
+/// Which database was read: what a restore, a failover or a swapped table changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseIdentity {
+    /// The cluster: Postgres's system identifier, `SQLite`'s file.
+    pub system: String,
+    /// The timeline, which a promotion or a point-in-time recovery changes.
+    pub timeline: String,
+    /// The database's name.
+    pub database: String,
+    /// Each live table and its object id.
+    pub tables: Vec<TableIdentity>,
+}
+
+/// Which table was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableIdentity {
+    /// Its qualified name.
+    pub name: String,
+    /// Its object id, which a swapped table changes.
+    pub oid: i64,
+}
+
+impl fmt::Display for DatabaseIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "database `{}` of system {} on timeline {}", self.database, self.system, self.timeline)?;
+        self.tables.iter().try_for_each(|table| write!(f, ", {} (oid {})", table.name, table.oid))
+    }
+}
+
+/// Transactions that may hold rows which nobody sees yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenTransactions {
+    /// None that could have written, or this one is the oldest.
+    Since(Option<Timestamp>),
+    /// Our role may not see them.
+    Hidden,
+}
+
+/// A line of `deletions.csv`.
+#[derive(Debug, Clone)]
+pub struct DeletionRow {
+    /// The key.
+    pub key: String,
+    /// The group's prefix.
+    pub group: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// What became of it.
+    pub outcome: String,
+    /// Why.
+    pub reason: String,
+    /// The batch that asked for it; 0: none.
+    pub batch: u64,
+}
+
+
 /// Whether a bucket keeps old versions, which decides what a deletion means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]

@@ -9,8 +9,7 @@ use uuid::Uuid;
 
 use crate::config::Scope;
 use crate::decide::breakers::TargetFingerprint;
-use crate::list::references::DatabaseIdentity;
-use crate::model::{DatasetId, RunId, Sha256Hash, Timestamp};
+use crate::model::{DatabaseIdentity, DatasetId, RunId, Sha256Hash, Timestamp};
 
 /// The version of the format.
 pub const PLAN_VERSION: u32 = 1;

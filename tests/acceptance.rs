@@ -8,4 +8,5 @@ mod faults;
 mod kill;
 mod main_path;
 mod races;
+mod structure;
 mod support;

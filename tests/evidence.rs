@@ -277,3 +277,19 @@ async fn one_orphan_among_eight_datasets_goes_with_the_default_limits() {
     world.audit().await;
     assert_eq!(world.apply().await.summary(0)["deletion"]["deleted"], 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_being_rewritten_ends_the_run_instead_of_reading_it_empty() {
+    let world = world_with_history(8, 1).await;
+    let before = world.contents().await;
+    let mut rewriting = sqlx::PgConnection::connect(&world.database.admin_url()).await.expect("connected");
+    let begin = "BEGIN; CREATE TEMP TABLE kept AS SELECT * FROM heimdall.synthetic_datasets; TRUNCATE heimdall.synthetic_datasets";
+    sqlx::raw_sql(begin).execute(&mut rewriting).await.expect("begun");
+    let summary = world.program.run(&["audit", "--json"]).await.summary(1);
+    assert_eq!(summary["outcome"], "failed");
+    assert!(summary["reason"].as_str().is_some_and(|reason| reason.contains("lock")), "{summary:#}");
+    assert_eq!(world.apply_of(1).await.code, 1);
+    sqlx::raw_sql("INSERT INTO heimdall.synthetic_datasets SELECT * FROM kept; COMMIT").execute(&mut rewriting).await.expect("reloaded");
+    assert_eq!(world.audit().await["groups"]["live"], 8, "reloaded rows are seen");
+    assert_eq!(world.contents().await, before);
+}

@@ -103,12 +103,21 @@ impl From<LockError> for CommandError {
 /// Runs the program with `arguments` on `host`; gives its exit code.
 #[must_use]
 pub fn main_with(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>, host: &Host) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            let code = if error.use_stderr() { Exit::Usage.code() } else { Exit::Done.code() };
+        Err(error) if error.use_stderr() => {
+            // What was typed cannot be read, but a script that asked for JSON is answered in it.
+            if arguments.iter().any(|argument| argument == "--json") {
+                let (message, hint) = (error.render().to_string(), "see `orphan-sweeper --help`");
+                print_json(&json!({ "error": { "message": message.trim().trim_start_matches("error: "), "hint": hint } }));
+            }
             let _ = error.print();
-            return ExitCode::from(code);
+            return ExitCode::from(Exit::Usage.code());
+        }
+        Err(help) => {
+            let _ = help.print();
+            return ExitCode::from(Exit::Done.code());
         }
     };
     let progress = Progress::new(!cli.global.no_progress && !cli.global.quiet);

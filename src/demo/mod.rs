@@ -110,7 +110,9 @@ async fn first_nights(stage: &mut Stage, teller: &mut Teller) -> Result<(), Comm
     teller.step(&format!("Second night, {}: orphan-sweeper audit", story::moment(stage.clock.now())));
     let night = stage.audit("second night").await?;
     let orphans = night.summary.groups.orphan;
-    teller.say(format!("The same {orphans} groups without a row, unchanged. Nothing may go: 4 days of 7, and 2 sightings of 3."));
+    teller.say(format!(
+        "The same {orphans} groups without a row, unchanged. Nothing may go: 4 days of 7, and 2 sightings of 3."
+    ));
     if let Some(at) = night.summary.next_eligible_at {
         teller.say(format!("At the earliest, and if they stay as they are: {}.", story::moment(at)));
     }
@@ -133,7 +135,8 @@ async fn third_night(stage: &mut Stage, teller: &mut Teller) -> Result<(), Comma
     teller.quote(&night.text);
     teller.say("");
     teller.say("And orphans.csv, one line a group:");
-    let lines = story::read_csv(&night.summary.report_dir, "orphans.csv").map_err(|error| unreadable("orphans.csv", &error))?;
+    let lines =
+        story::read_csv(&night.summary.report_dir, "orphans.csv").map_err(|error| unreadable("orphans.csv", &error))?;
     story::verdicts(teller, &stage.world, &lines);
     Ok(())
 }
@@ -149,7 +152,8 @@ async fn clean_up(stage: &mut Stage, teller: &mut Teller) -> Result<(), CommandE
     teller.say("A person has read the report and applies its plan. Half an hour ago an import brought back the row");
     teller.say("of one of the planned datasets, so its objects must stay. Nobody told orphan-sweeper: it looks again.");
     let end = stage.apply(&plan).await?;
-    let lines = story::read_csv(&end.summary.report_dir, "deletions.csv").map_err(|error| unreadable("deletions.csv", &error))?;
+    let lines = story::read_csv(&end.summary.report_dir, "deletions.csv")
+        .map_err(|error| unreadable("deletions.csv", &error))?;
     let requests = (stage.store.count(Operation::DeleteObjects), stage.store.count(Operation::DeleteObject));
     story::deletion(teller, &end.summary, &lines, requests);
     Ok(())
@@ -168,7 +172,8 @@ async fn night_after(stage: &mut Stage, teller: &mut Teller) -> Result<(), Comma
         before.orphan,
         before.orphan - now.orphan - live_again
     ));
-    let lines = story::read_csv(&night.summary.report_dir, "orphans.csv").map_err(|error| unreadable("orphans.csv", &error))?;
+    let lines =
+        story::read_csv(&night.summary.report_dir, "orphans.csv").map_err(|error| unreadable("orphans.csv", &error))?;
     story::verdicts(teller, &stage.world, &lines);
     Ok(())
 }
@@ -207,7 +212,10 @@ impl Stage {
         let clock = ManualClock::at(start);
         let store = MemoryStore::new(Arc::new(clock.clone()));
         let world = World::seed(&store, start);
-        let serving = store.serve(ACCESS_KEY, SECRET_KEY).await.map_err(|error| failed("the embedded store cannot be served", &error))?;
+        let serving = store
+            .serve(ACCESS_KEY, SECRET_KEY)
+            .await
+            .map_err(|error| failed("the embedded store cannot be served", &error))?;
         let path = folder.join("catalogue.sqlite3");
         let unwritable = |error: sqlx::Error| failed("the catalogue cannot be written", &error);
         let mut catalogue = Catalogue::create(&path).await.map_err(unwritable)?;
@@ -242,7 +250,11 @@ impl Stage {
         }
         let reason = end.summary.reason.unwrap_or_else(|| "it gave no reason".to_owned());
         let report = end.summary.report_dir;
-        Err(CommandError { message: format!("the run of the {name} did not end well: {reason}; its report is in {report}"), hint: end.hint, exit: Exit::Failed })
+        Err(CommandError {
+            message: format!("the run of the {name} did not end well: {reason}; its report is in {report}"),
+            hint: end.hint,
+            exit: Exit::Failed,
+        })
     }
 
     fn last_report(&self) -> PathBuf {
@@ -251,7 +263,8 @@ impl Stage {
 
     fn named_in_delete_requests(&self) -> BTreeSet<String> {
         let requests = self.store.requests().into_iter();
-        let deletes = requests.filter(|request| matches!(request.operation, Operation::DeleteObjects | Operation::DeleteObject));
+        let deletes =
+            requests.filter(|request| matches!(request.operation, Operation::DeleteObjects | Operation::DeleteObject));
         deletes.flat_map(|request| request.keys).collect()
     }
 
@@ -285,7 +298,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_story_ends_well_and_leaves_its_files() {
         let folder = tempfile::tempdir().expect("a folder");
-        let ending = play(folder.path(), Progress::new(false), &mut Teller::silent()).await.expect("every run ends well");
+        let ending =
+            play(folder.path(), Progress::new(false), &mut Teller::silent()).await.expect("every run ends well");
         assert!(ending.verification.passed, "{:?}", ending.verification);
         let orphans: Vec<u64> = ending.runs.iter().map(|(_, summary)| summary.groups.eligible).collect();
         assert_eq!(orphans.len(), 5);

@@ -128,10 +128,16 @@ pub(super) fn setting(teller: &Teller, world: &World, endpoint: &str, objects: u
         counted(objects, "object", "objects"),
         human_bytes(bytes)
     ));
-    teller.say(format!("  {:>3} groups of live datasets, under both naming patterns; one has a group under each", live));
-    teller.say(format!("  {:>3} groups without a row: deleted jobs left them, and nobody dares to delete by hand", world.count(Part::Orphan)));
+    teller.say(format!("  {live:>3} groups of live datasets, under both naming patterns; one has a group under each"));
+    teller.say(format!(
+        "  {:>3} groups without a row: deleted jobs left them, and nobody dares to delete by hand",
+        world.count(Part::Orphan)
+    ));
     teller.say(format!("  {:>3} prefix that is shown and holds nothing any more", world.count(Part::Emptied)));
-    teller.say(format!("  {:>3} keys and prefixes of no dataset, such as `<uuid>x/` and `dataset-dataset-<uuid>/`", world.count(Part::Foreign)));
+    teller.say(format!(
+        "  {:>3} keys and prefixes of no dataset, such as `<uuid>x/` and `dataset-dataset-<uuid>/`",
+        world.count(Part::Foreign)
+    ));
     let of_type = |kind: &str| world.rows.iter().filter(|row| row.dataset_type == kind).count();
     teller.say(format!(
         "The catalogue, one SQLite file, has {} rows: {} iq_raw, which should have objects, and {} of type",
@@ -183,7 +189,12 @@ pub(super) fn verdicts(teller: &Teller, world: &World, lines: &[OrphanLine]) {
 
 fn verdict(teller: &Teller, world: &World, line: &OrphanLine) {
     let title = world.actor(&line.prefix).map_or("", |actor| actor.title);
-    teller.say(format!("  {:<28} {:>6} {:>10}   {title}", short(&line.prefix), human_count(line.objects), human_bytes(line.bytes)));
+    teller.say(format!(
+        "  {:<28} {:>6} {:>10}   {title}",
+        short(&line.prefix),
+        human_count(line.objects),
+        human_bytes(line.bytes)
+    ));
 }
 
 /// What the deletion did, as `deletions.csv` says.

@@ -42,7 +42,9 @@ pub(super) fn verify(
     let live: Vec<&str> = world.live.iter().map(String::as_str).chain(world.prefixes(Fate::Live)).collect();
     let lies_under = |key: &str, prefixes: &[&str]| prefixes.iter().any(|prefix| key.starts_with(prefix));
     let (must_go, must_stay): (Vec<&String>, Vec<&String>) = before.iter().partition(|key| lies_under(key, &goes));
-    let absent = |keys: &[&String]| keys.iter().filter(|key| !after.contains(**key)).map(|key| (*key).clone()).collect::<Vec<_>>();
+    let absent = |keys: &[&String]| {
+        keys.iter().filter(|key| !after.contains(**key)).map(|key| (*key).clone()).collect::<Vec<_>>()
+    };
     let mut found = Verification {
         passed: false,
         expected: must_go.len() as u64,
@@ -98,7 +100,8 @@ mod tests {
         let goes: Vec<&str> = world.prefixes(Fate::Goes).collect();
         let right = without(&before, &goes);
         let (none, gone) = (BTreeSet::new(), (before.len() - right.len()) as u64);
-        let passes = |after: &BTreeSet<String>, named: &BTreeSet<String>| verify(&world, &before, after, named, gone).passed;
+        let passes =
+            |after: &BTreeSet<String>, named: &BTreeSet<String>| verify(&world, &before, after, named, gone).passed;
         assert!(passes(&right, &none));
 
         let mut lost = right.clone();

@@ -164,7 +164,12 @@ impl Seeder<'_> {
     }
 
     /// An orphan under the prefixes that `prefixes` gives its id.
-    fn orphan(&mut self, fate: Fate, title: &'static str, prefixes: &[fn(DatasetId) -> String]) -> (DatasetId, Vec<String>) {
+    fn orphan(
+        &mut self,
+        fate: Fate,
+        title: &'static str,
+        prefixes: &[fn(DatasetId) -> String],
+    ) -> (DatasetId, Vec<String>) {
         let id = self.next_id();
         let prefixes: Vec<String> = prefixes.iter().map(|prefix| prefix(id)).collect();
         self.cast(Part::Orphan, fate, title, prefixes.clone());
@@ -257,8 +262,14 @@ impl World {
     /// Fills `store` as it stands at `start`.
     pub(super) fn seed(store: &MemoryStore, start: Timestamp) -> Self {
         let nobody = DatasetId(Uuid::nil());
-        let world =
-            Self { live: Vec::new(), cast: Vec::new(), rows: Vec::new(), rewritten: nobody, young: nobody, returning: nobody };
+        let world = Self {
+            live: Vec::new(),
+            cast: Vec::new(),
+            rows: Vec::new(),
+            rewritten: nobody,
+            young: nobody,
+            returning: nobody,
+        };
         let mut seeder = Seeder { store, start, last_id: 0, world };
         seeder.seed_live();
         seeder.seed_orphans();
@@ -337,8 +348,12 @@ mod tests {
     #[test]
     fn every_key_of_the_bucket_has_exactly_one_owner() {
         let (store, world) = seeded();
-        let owners: Vec<&str> =
-            world.live.iter().map(String::as_str).chain(world.cast.iter().flat_map(|actor| &actor.prefixes).map(String::as_str)).collect();
+        let owners: Vec<&str> = world
+            .live
+            .iter()
+            .map(String::as_str)
+            .chain(world.cast.iter().flat_map(|actor| &actor.prefixes).map(String::as_str))
+            .collect();
         for key in store.keys(BUCKET) {
             assert_eq!(owners.iter().filter(|owner| key.starts_with(**owner)).count(), 1, "{key:?}");
         }

@@ -163,7 +163,7 @@ impl Board {
         let (passed, warnings, failed) = (count(State::Ok), count(State::Warn), count(State::Fail));
         let next = match (failed, warnings) {
             (0, 0) => "All is well. Next: orphan-sweeper audit",
-            (0, _) => "Nothing stands in the way of an audit. Next: orphan-sweeper audit",
+            (0, _) => "Nothing failed; heed the warnings. Next: orphan-sweeper audit",
             _ => "Follow the hints of what failed, then run doctor again.",
         };
         let warnings = if warnings == 1 { "1 warning".to_owned() } else { format!("{warnings} warnings") };
@@ -194,7 +194,11 @@ mod tests {
         assert_eq!(plain, format!("warn  {:<26}  `STOP` exists\n        hint: remove it\n", "stop file"));
         assert!(line(&check, false, true).contains("stop file (a)"));
         assert!(line(&check, true, false).starts_with("\u{1b}[1;33mwarn\u{1b}[0m  stop file"));
-        assert_eq!(line(&Check::ok("x", "a\nb"), false, false).lines().count(), 1, "what a server says stays on its line");
+        assert_eq!(
+            line(&Check::ok("x", "a\nb"), false, false).lines().count(),
+            1,
+            "what a server says stays on its line"
+        );
     }
 
     #[test]
@@ -213,7 +217,8 @@ mod tests {
     fn the_document_has_the_four_promised_fields() {
         let mut board = Board::new(Show::Nothing);
         board.add(Check::fail("listing", "denied", "grant it").of("a"));
-        let expected = json!({ "name": "listing", "scope": "a", "state": "fail", "detail": "denied", "hint": "grant it" });
+        let expected =
+            json!({ "name": "listing", "scope": "a", "state": "fail", "detail": "denied", "hint": "grant it" });
         assert_eq!(board.document(), json!({ "checks": [expected] }));
     }
 }

@@ -121,7 +121,8 @@ impl Server {
             Ok(Some(row)) => row,
             Ok(None) => {
                 let detail = format!("there is no table `{}`", live.table);
-                let hint = format!("correct `{}.table`; names are matched exactly as the database spells them", live.key);
+                let hint =
+                    format!("correct `{}.table`; names are matched exactly as the database spells them", live.key);
                 return (None, Check::misconfigured(NAME, detail, hint));
             }
             Err(error) => return (None, Check::fail(NAME, chain(&error), "see whether the database is well")),
@@ -133,7 +134,14 @@ impl Server {
         if let Err(error) = execute(&mut self.connection, &statement).await {
             execute(&mut self.connection, "ROLLBACK").await.ok();
             let detail = format!("`{}` could not be locked for reading: {}", live.table, chain(&error));
-            return (None, Check::fail(NAME, detail, "see who holds it: an ALTER, TRUNCATE or VACUUM FULL may be running or waiting"));
+            return (
+                None,
+                Check::fail(
+                    NAME,
+                    detail,
+                    "see who holds it: an ALTER, TRUNCATE or VACUUM FULL may be running or waiting",
+                ),
+            );
         }
         let id_type: &str = row.get("id_type");
         let detail = if id_type == "uuid" {
@@ -162,7 +170,8 @@ impl Server {
         if !row.get::<bool, _>("has_usage") || !row.get::<bool, _>("has_select") {
             let detail = format!("the role `{}` may not read `{table}`", self.role);
             let schema = quote(&table.schema);
-            let hint = format!("GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {} TO {role};", table.quoted());
+            let hint =
+                format!("GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON {} TO {role};", table.quoted());
             return Some(Check::fail(NAME, detail, hint));
         }
         let missing: Vec<String> = row.get("missing");
@@ -172,7 +181,9 @@ impl Server {
         }
         if row.get("has_row_security") {
             let detail = format!("row security hides rows of `{table}` from the role `{}`", self.role);
-            let hint = format!("ALTER ROLE {role} BYPASSRLS; a row that is hidden cannot protect, so every run refuses such a table");
+            let hint = format!(
+                "ALTER ROLE {role} BYPASSRLS; a row that is hidden cannot protect, so every run refuses such a table"
+            );
             return Some(Check::fail(NAME, detail, hint));
         }
         None
@@ -194,7 +205,9 @@ impl Server {
 }
 
 async fn connect(url: &DatabaseUrl) -> Result<PgConnection, sqlx::Error> {
-    let options = PgConnectOptions::from_str(url.url.expose_secret())?.application_name("orphan-sweeper doctor").statement_cache_capacity(0);
+    let options = PgConnectOptions::from_str(url.url.expose_secret())?
+        .application_name("orphan-sweeper doctor")
+        .statement_cache_capacity(0);
     let connecting = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect_with(&options));
     connecting.await.map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))?
 }
@@ -207,6 +220,7 @@ async fn execute(connection: &mut PgConnection, sql: &str) -> Result<(), sqlx::E
 const OLDEST_VERSION: i32 = 140_000;
 
 /// What a server says of itself and of our role.
+#[expect(clippy::struct_excessive_bools, reason = "a row of independent answers, as the server gives them")]
 struct Facts {
     version: i32,
     version_text: String,
@@ -254,7 +268,8 @@ async fn facts(connection: &mut PgConnection) -> Result<Facts, sqlx::Error> {
 /// The table, its columns and our rights, as the catalogue has them; this needs no right on the table itself.
 async fn describe(connection: &mut PgConnection, live: &LiveTable) -> Result<Option<PgRow>, sqlx::Error> {
     let expects = live.expects_objects.iter().map(|expects| &expects.column);
-    let columns: Vec<&String> = std::iter::once(&live.id_column).chain(&live.created_at_column).chain(expects).collect();
+    let columns: Vec<&String> =
+        std::iter::once(&live.id_column).chain(&live.created_at_column).chain(expects).collect();
     sqlx::query(
         "SELECT c.relkind::text AS kind, pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS has_usage, \
          pg_catalog.has_table_privilege(c.oid, 'SELECT') AS has_select, \
@@ -331,16 +346,25 @@ async fn read(examination: &Examination<'_>, url: &DatabaseUrl, scope: &Scope, s
 fn of_failed_read(error: &ReferencesError) -> Check {
     const NAME: &str = "live_rows";
     let hint = error.hint().trim_end_matches(": `orphan-sweeper doctor`");
-    if error.is_configuration() { Check::misconfigured(NAME, chain(error), hint) } else { Check::fail(NAME, chain(error), hint) }
+    if error.is_configuration() {
+        Check::misconfigured(NAME, chain(error), hint)
+    } else {
+        Check::fail(NAME, chain(error), hint)
+    }
 }
 
 fn of_rows(proven: &ProvenReferences, took: Duration, has_groups: bool) -> Check {
     const NAME: &str = "live_rows";
-    let tables: Vec<String> = proven.tables.iter().map(|table| format!("{} has {} rows", table.name, human_count(table.rows))).collect();
+    let tables: Vec<String> =
+        proven.tables.iter().map(|table| format!("{} has {} rows", table.name, human_count(table.rows))).collect();
     let detail = format!("{}; read whole and proven in one snapshot in {} ms", tables.join(", "), took.as_millis());
     let is_some_empty = proven.tables.iter().any(|table| table.rows == 0);
     match (is_some_empty, has_groups) {
-        (true, true) => Check::fail(NAME, detail, "an empty live table makes every dataset look orphaned, so every run refuses it (no_references): find out why"),
+        (true, true) => Check::fail(
+            NAME,
+            detail,
+            "an empty live table makes every dataset look orphaned, so every run refuses it (no_references): find out why",
+        ),
         (true, false) => Check::warn(NAME, detail, "check that this is the right database"),
         (false, _) => Check::ok(NAME, detail),
     }
@@ -364,13 +388,23 @@ fn of_transactions(proven: &ProvenReferences, scope: &Scope) -> Option<Check> {
     const NAME: &str = "open_transactions";
     let since = match proven.open_transactions {
         OpenTransactions::Hidden => return None,
-        OpenTransactions::Since(None) => return Some(Check::ok(NAME, "none that could hold rows which nobody sees yet")),
+        OpenTransactions::Since(None) => {
+            return Some(Check::ok(NAME, "none that could hold rows which nobody sees yet"));
+        }
         OpenTransactions::Since(Some(since)) => since,
     };
     let (age, allowed) = (proven.database_time - since, (scope.policy.grace.span() / 2).max(YOUNG_TRANSACTION));
-    let detail = format!("the oldest that could hold rows which nobody sees yet is {} s old; {} s are allowed", age.num_seconds(), allowed.num_seconds());
+    let detail = format!(
+        "the oldest that could hold rows which nobody sees yet is {} s old; {} s are allowed",
+        age.num_seconds(),
+        allowed.num_seconds()
+    );
     Some(if age > allowed {
-        Check::fail(NAME, detail, "see pg_stat_activity and pg_prepared_xacts, and end it; until then every run is refused (open_transaction)")
+        Check::fail(
+            NAME,
+            detail,
+            "see pg_stat_activity and pg_prepared_xacts, and end it; until then every run is refused (open_transaction)",
+        )
     } else {
         Check::ok(NAME, detail)
     })

@@ -12,8 +12,8 @@ use crate::config::{Config, Scope};
 use crate::dispose::space;
 use crate::model::human_count;
 use crate::record::{Ledger, LockError, RecordError, RunLock};
-use crate::report::csv::time;
 use crate::report::folder;
+use crate::report::text::words::moment;
 use crate::run::failure::chain;
 
 /// Looks at everything that is ours.
@@ -41,7 +41,11 @@ async fn ledger(examination: &Examination<'_>, scopes: &[&Scope]) -> Vec<Check> 
         Err(error @ RecordError::Newer(_)) => {
             vec![Check::misconfigured(NAME, chain(&error), "use the newer version of orphan-sweeper that wrote it")]
         }
-        Err(error) => vec![Check::fail(NAME, chain(&error), "check the rights of its folder and the disk; if it is damaged, restore its backup")],
+        Err(error) => vec![Check::fail(
+            NAME,
+            chain(&error),
+            "check the rights of its folder and the disk; if it is damaged, restore its backup",
+        )],
     }
 }
 
@@ -52,7 +56,11 @@ fn no_ledger(config: &Config, scopes: &[&Scope]) -> Check {
     let is_lost = scopes.iter().any(|scope| !folder::newest_runs(&config.reports_directory, &scope.name).is_empty());
     if is_lost {
         let detail = format!("there is none at `{path}`, and there are reports of earlier runs");
-        return Check::warn(NAME, detail, "restore its backup if there is one; a new ledger counts all sightings from the start");
+        return Check::warn(
+            NAME,
+            detail,
+            "restore its backup if there is one; a new ledger counts all sightings from the start",
+        );
     }
     Check::ok(NAME, format!("none yet at `{path}`: the first audit makes it"))
 }
@@ -65,7 +73,7 @@ async fn read_ledger(examination: &Examination<'_>, scopes: &[&Scope]) -> Result
         "{} at `{}`, made {}, with {} runs",
         ledger.id(),
         config.ledger_path.display(),
-        time(ledger.created_at()),
+        moment(ledger.created_at()),
         human_count(ledger.run_count().await?)
     );
     let mut checks = vec![Check::ok(NAME, detail)];
@@ -74,7 +82,8 @@ async fn read_ledger(examination: &Examination<'_>, scopes: &[&Scope]) -> Result
             if ledger.knows_run(&newest.to_string()).await? {
                 continue;
             }
-            let detail = format!("it does not know run {newest}, whose report lies in `{}`", config.reports_directory.display());
+            let detail =
+                format!("it does not know run {newest}, whose report lies in `{}`", config.reports_directory.display());
             let hint = "it is older than its reports, or another: the next run starts all sightings again";
             checks.push(Check::warn("ledger_age", detail, hint).of(&scope.name));
         }
@@ -88,7 +97,8 @@ async fn latches(ledger: &Ledger, scope: &Scope) -> Result<Check, RecordError> {
     const NAME: &str = "breakers";
     let latches = ledger.latches(&scope.name).await?;
     let Some(first) = latches.first() else { return Ok(Check::ok(NAME, "none waits for an acknowledgement")) };
-    let named: Vec<String> = latches.iter().map(|latch| format!("{} ({})", latch.breaker.as_str(), latch.message)).collect();
+    let named: Vec<String> =
+        latches.iter().map(|latch| format!("{} ({})", latch.breaker.as_str(), latch.message)).collect();
     let detail = format!("latched, so nothing is deleted: {}", named.join("; "));
     let hint = format!(
         "find the cause, then: orphan-sweeper ack {} --scope {} --by NAME --reason TEXT",
@@ -167,10 +177,15 @@ fn free_space(config: &Config, scopes: &[&Scope]) -> Check {
         return Check::fail(NAME, chain(&error), "free some space: no deletion begins without it");
     }
     match fits(largest) {
-        Ok(()) => Check::ok(NAME, format!("enough for the journal of {} objects, the limit of one run", human_count(largest))),
+        Ok(()) => {
+            Check::ok(NAME, format!("enough for the journal of {} objects, the limit of one run", human_count(largest)))
+        }
         Err(error) => Check::warn(
             NAME,
-            format!("a run that deletes the {} objects which `max_objects` allows would be refused: {error}", human_count(largest)),
+            format!(
+                "a run that deletes the {} objects which `max_objects` allows would be refused: {error}",
+                human_count(largest)
+            ),
             "free some space before a large clean-up",
         ),
     }
@@ -193,7 +208,9 @@ fn lock(ledger_path: &Path) -> Check {
     }
     match RunLock::take(ledger_path) {
         Ok(_) => Check::ok(NAME, "free: no run is going on"),
-        Err(LockError::Held(_)) => Check::warn(NAME, "held: a run is going on", "a second run would exit 6 until it ends"),
+        Err(LockError::Held(_)) => {
+            Check::warn(NAME, "held: a run is going on", "a second run would exit 6 until it ends")
+        }
         Err(error) => Check::fail(NAME, chain(&error), "check the rights of the ledger's folder"),
     }
 }

@@ -38,10 +38,21 @@ const RIGHTS: &str = "the probe needs s3:PutObject and s3:DeleteObject on `orpha
                       give them for as long as it runs, or leave it out: no audit or deletion needs them";
 
 /// Probes the bucket of every chosen scope, each once.
-pub(super) async fn probe(examination: &Examination<'_>, scopes: &[&Scope], versioning: &[Option<Versioning>], stop: &Stop, board: &mut Board) {
+pub(super) async fn probe(
+    examination: &Examination<'_>,
+    scopes: &[&Scope],
+    versioning: &[Option<Versioning>],
+    stop: &Stop,
+    board: &mut Board,
+) {
     let mut probed = BTreeSet::new();
     for (scope, versioning) in scopes.iter().zip(versioning) {
         if !probed.insert(&scope.bucket) {
+            continue;
+        }
+        if versioning.is_none() {
+            let check = Check::warn("probe", "not run: the bucket could not be read", "see what failed above");
+            board.add(check.of(&scope.name));
             continue;
         }
         match Probe::new(examination, scope, stop) {
@@ -110,11 +121,16 @@ impl Probe {
         let config = examination.config;
         let prefix = format!("{HOME}{}/", Uuid::new_v4());
         if let Some(other) = collision(config, &scope.bucket, &prefix) {
-            let detail = format!("nothing was written: the scope `{}` lists `{}`, which holds `{HOME}`", other.name, other.prefix);
+            let detail = format!(
+                "nothing was written: the scope `{}` lists `{}`, which holds `{HOME}`",
+                other.name, other.prefix
+            );
             return Err(Check::misconfigured(NAME, detail, "the probe writes outside every scope only"));
         }
         let connect = |credentials| Connection::new(&config.store, credentials, examination.clock.clone());
-        let unready = |error: &(dyn std::error::Error + 'static)| Check::misconfigured(NAME, chain(error), "see the checks above");
+        let unready = |error: &(dyn std::error::Error + 'static)| {
+            Check::misconfigured(NAME, chain(error), "see the checks above")
+        };
         let reading = secrets::store(config, examination.variables).map_err(|error| unready(&error))?;
         let deleting = secrets::store_for_deletion(config, examination.variables).map_err(|error| unready(&error))?;
         let reading = connect(&reading).map_err(|error| unready(&error))?;
@@ -144,7 +160,11 @@ impl Probe {
                 listed
             }
             Err(error) => {
-                checks.push(Check::fail("probe_listing", chain(&error), "check what stands between this host and the store"));
+                checks.push(Check::fail(
+                    "probe_listing",
+                    chain(&error),
+                    "check what stands between this host and the store",
+                ));
                 return checks;
             }
         };
@@ -161,12 +181,17 @@ impl Probe {
     }
 
     async fn put(&mut self, key: &str) -> Result<(), String> {
-        // Noted first: a PUT that was not answered may have been carried out.
+        // Noted first: a PUT without an answer may have been carried out.
         self.written.insert(key.to_owned());
         // An object whose key ends in a slash is a marker, and some stores take it only empty.
         let body = if key.ends_with('/') { ByteStream::default() } else { ByteStream::from_static(BODY) };
         let sent = self.client.put_object().bucket(&self.bucket).key(key).body(body).send().await;
-        sent.map(drop).map_err(|error| said(&error))
+        sent.map(drop).map_err(|error| {
+            if error.code().is_some() {
+                self.written.remove(key);
+            }
+            said(&error)
+        })
     }
 
     /// Writes every awkward key; gives those that the store took.
@@ -185,12 +210,19 @@ impl Probe {
                     stored.insert(key);
                 }
                 Err(said) if stored.is_empty() => {
-                    return (stored, Check::fail(NAME, format!("nothing could be written to `{}`: {said}", self.prefix), RIGHTS));
+                    return (
+                        stored,
+                        Check::fail(NAME, format!("nothing could be written to `{}`: {said}", self.prefix), RIGHTS),
+                    );
                 }
                 Err(said) => refused.push(format!("`{}` ({said})", visible(&name))),
             }
         }
-        let refused = if refused.is_empty() { String::new() } else { format!("; it refuses, so nobody can have: {}", refused.join(", ")) };
+        let refused = if refused.is_empty() {
+            String::new()
+        } else {
+            format!("; it refuses, so nobody can have: {}", refused.join(", "))
+        };
         let detail = format!("{} of {count} awkward keys written under `{}`{refused}", stored.len(), self.prefix);
         (stored, Check::ok(NAME, detail))
     }
@@ -220,8 +252,13 @@ impl Probe {
             Err(error) => return Check::fail(NAME, chain(&error), "check what stands between this host and the store"),
         };
         match (sent, is_left) {
-            (_, false) => Check::ok(NAME, "a deletion with a wrong ETag deletes all the same, as on MinIO; no guard of ours rests on it"),
-            (Ok(_), true) => Check::ok(NAME, "a deletion with a wrong ETag deletes nothing, and the store says nothing of it"),
+            (_, false) => Check::ok(
+                NAME,
+                "a deletion with a wrong ETag deletes all the same, as on MinIO; no guard of ours rests on it",
+            ),
+            (Ok(_), true) => {
+                Check::ok(NAME, "a deletion with a wrong ETag deletes nothing, and the store says nothing of it")
+            }
             (Err(error), true) => match error.code() {
                 Some("PreconditionFailed") => Check::ok(NAME, "a deletion with a wrong ETag is refused"),
                 Some("AccessDenied") => Check::fail(NAME, format!("a deletion is denied: {}", said(&error)), RIGHTS),
@@ -239,7 +276,10 @@ impl Probe {
         }
         let twice = [ObjectKey::new(&*key), ObjectKey::new(&*key)];
         match self.deleter.delete_batch(&twice, Stopwatch::start()).await {
-            Ok(replies) => Check::ok(NAME, format!("one key named twice in a request: {}, then {}", in_words(&replies[0]), in_words(&replies[1]))),
+            Ok(replies) => Check::ok(
+                NAME,
+                format!("one key named twice in a request: {}, then {}", in_words(&replies[0]), in_words(&replies[1])),
+            ),
             Err(error) => of_refused_delete(NAME, &error),
         }
     }
@@ -247,7 +287,8 @@ impl Probe {
     /// Deletes everything that was written, as every run does: together, or one by one where XML cannot carry a key.
     async fn delete(&self, listed: &[Object]) -> Vec<Check> {
         let ours = listed.iter().filter(|object| self.written.contains(object.key.as_str()));
-        let (mut together, singly): (Vec<_>, Vec<_>) = ours.map(|object| object.key.clone()).partition(ObjectKey::is_xml_safe);
+        let (mut together, singly): (Vec<_>, Vec<_>) =
+            ours.map(|object| object.key.clone()).partition(ObjectKey::is_xml_safe);
         together.push(ObjectKey::new(self.key("absent.npy")));
         let mut checks = Vec::new();
         checks.push(match self.deleter.delete_batch(&together, Stopwatch::start()).await {
@@ -256,7 +297,9 @@ impl Probe {
         });
         checks.push(self.delete_singly(&singly).await);
         checks.push(match self.list().await {
-            Ok((left, _)) if left.is_empty() => Check::ok("probe_gone", "a listing after the deletion shows nothing of it"),
+            Ok((left, _)) if left.is_empty() => {
+                Check::ok("probe_gone", "a listing after the deletion shows nothing of it")
+            }
             Ok((left, _)) => Check::fail(
                 "probe_gone",
                 format!("deleted and still listed: {}", keys_of(&left)),
@@ -285,10 +328,17 @@ impl Probe {
     /// Removes whatever of the probe is left, and says so where it cannot.
     async fn clean_up(&self, versioning: Option<Versioning>) -> Check {
         const NAME: &str = "probe_clean_up";
+        if self.written.is_empty() {
+            return Check::ok(NAME, "nothing was written");
+        }
         let hint = format!("remove `{}` from the bucket `{}` by hand", self.prefix, self.bucket);
         // Where nothing can be listed, every key that was sent is asked for.
         let left: Vec<String> = match self.list().await {
-            Ok((listed, _)) => listed.into_iter().map(|object| object.key.as_str().to_owned()).filter(|key| self.written.contains(key)).collect(),
+            Ok((listed, _)) => listed
+                .into_iter()
+                .map(|object| object.key.as_str().to_owned())
+                .filter(|key| self.written.contains(key))
+                .collect(),
             Err(_) => self.written.iter().cloned().collect(),
         };
         for key in &left {
@@ -298,22 +348,44 @@ impl Probe {
         match self.list().await {
             Ok((left, _)) if left.is_empty() => {}
             Ok((left, _)) => return Check::fail(NAME, format!("still there: {}", keys_of(&left)), hint),
-            Err(error) => return Check::fail(NAME, format!("whether anything is left could not be listed: {}", chain(&error)), hint),
+            Err(error) => {
+                return Check::fail(
+                    NAME,
+                    format!("whether anything is left could not be listed: {}", chain(&error)),
+                    hint,
+                );
+            }
         }
         match versioning {
             Some(Versioning::Unversioned) => Check::ok(NAME, "nothing of the probe is left"),
-            Some(Versioning::Enabled | Versioning::Suspended | Versioning::Unknown) | None => self.remove_versions().await,
+            Some(Versioning::Enabled | Versioning::Suspended | Versioning::Unknown) | None => {
+                self.remove_versions().await
+            }
         }
     }
 
     /// In a bucket with versions a deletion leaves a marker and the object under it: both are removed for good.
     async fn remove_versions(&self) -> Check {
         const NAME: &str = "probe_clean_up";
-        let hint = format!("a lifecycle rule that expires noncurrent versions removes them, or remove the versions under `{}` by hand", self.prefix);
-        let listing = self.client.list_object_versions().bucket(&self.bucket).prefix(&self.prefix).encoding_type(EncodingType::Url);
+        let hint = format!(
+            "a lifecycle rule that expires noncurrent versions removes them, or remove the versions under `{}` by hand",
+            self.prefix
+        );
+        let listing = self
+            .client
+            .list_object_versions()
+            .bucket(&self.bucket)
+            .prefix(&self.prefix)
+            .encoding_type(EncodingType::Url);
         let listing = match listing.send().await {
             Ok(listing) => listing,
-            Err(error) => return Check::warn(NAME, format!("old versions of it may be left: they cannot be listed ({})", said(&error)), hint),
+            Err(error) => {
+                return Check::warn(
+                    NAME,
+                    format!("old versions of it may be left: they cannot be listed ({})", said(&error)),
+                    hint,
+                );
+            }
         };
         let versions = listing.versions().iter().map(|version| (version.key(), version.version_id()));
         let markers = listing.delete_markers().iter().map(|marker| (marker.key(), marker.version_id()));
@@ -363,7 +435,11 @@ fn in_words(reply: &KeyReply) -> String {
 }
 
 fn of_refused_delete(name: &'static str, error: &StoreError) -> Check {
-    let hint = if matches!(error.fault, StoreFault::Denied(_)) { RIGHTS } else { "no plan could be applied on this store until this works" };
+    let hint = if matches!(error.fault, StoreFault::Denied(_)) {
+        RIGHTS
+    } else {
+        "no plan could be applied on this store until this works"
+    };
     Check::fail(name, chain(error), hint)
 }
 
@@ -371,10 +447,15 @@ fn of_refused_delete(name: &'static str, error: &StoreError) -> Check {
 fn of_listing(stored: &BTreeSet<String>, listed: &[Object]) -> Check {
     const NAME: &str = "probe_listing";
     let found: BTreeSet<&str> = listed.iter().map(|object| object.key.as_str()).collect();
-    let lost: Vec<String> = stored.iter().filter(|key| !found.contains(key.as_str())).map(|key| format!("`{}`", visible(key))).collect();
-    let odd: Vec<String> = found.iter().filter(|key| !stored.contains(**key)).map(|key| format!("`{}`", visible(key))).collect();
+    let lost: Vec<String> =
+        stored.iter().filter(|key| !found.contains(key.as_str())).map(|key| format!("`{}`", visible(key))).collect();
+    let odd: Vec<String> =
+        found.iter().filter(|key| !stored.contains(**key)).map(|key| format!("`{}`", visible(key))).collect();
     if lost.is_empty() && odd.is_empty() {
-        return Check::ok(NAME, format!("all {} keys are listed byte for byte, each with size, ETag and time", stored.len()));
+        return Check::ok(
+            NAME,
+            format!("all {} keys are listed byte for byte, each with size, ETag and time", stored.len()),
+        );
     }
     let list = |keys: Vec<String>| if keys.is_empty() { "none".to_owned() } else { keys.join(", ") };
     Check::fail(
@@ -389,14 +470,17 @@ fn of_time(listed: &[Object], date: Option<Timestamp>) -> Check {
     const NAME: &str = "probe_times";
     const HINT: &str = "ages are counted from these times: find out what the store writes into them";
     let Some(date) = date else { return Check::fail(NAME, "the store's replies have no `Date`", HINT) };
-    let times: Vec<_> = listed.iter().map(|object| object.credible_last_modified().map(|time| (date - time).abs())).collect();
+    let times: Vec<_> =
+        listed.iter().map(|object| object.credible_last_modified().map(|time| (date - time).abs())).collect();
     match times.iter().flatten().max() {
         Some(largest) if times.iter().all(Option::is_some) && *largest <= MAX_SKEW => {
             Check::ok(NAME, "every reply has a `Date`, and fresh objects are as old as they are")
         }
-        Some(largest) if times.iter().all(Option::is_some) => {
-            Check::fail(NAME, format!("a fresh object's LastModified lies {} s from the store's `Date`", largest.num_seconds()), HINT)
-        }
+        Some(largest) if times.iter().all(Option::is_some) => Check::fail(
+            NAME,
+            format!("a fresh object's LastModified lies {} s from the store's `Date`", largest.num_seconds()),
+            HINT,
+        ),
         _ => Check::fail(NAME, "fresh objects have no credible LastModified, so no age could ever be known", HINT),
     }
 }
@@ -412,10 +496,17 @@ fn of_batch(keys: &[ObjectKey], replies: &[KeyReply]) -> Check {
         .map(|(key, reply)| format!("`{}` {}", visible(key.as_str()), in_words(reply)))
         .collect();
     if !odd.is_empty() {
-        return Check::fail(NAME, format!("not every key is answered as deleted: {}", odd.join(", ")), "such objects would be reported as failed");
+        return Check::fail(
+            NAME,
+            format!("not every key is answered as deleted: {}", odd.join(", ")),
+            "such objects would be reported as failed",
+        );
     }
     let absent = replies.last().map(in_words).unwrap_or_default();
-    Check::ok(NAME, format!("{} keys deleted by one request; one that was never there: {absent}", keys.len().saturating_sub(1)))
+    Check::ok(
+        NAME,
+        format!("{} keys deleted by one request; one that was never there: {absent}", keys.len().saturating_sub(1)),
+    )
 }
 
 #[cfg(test)]
@@ -441,7 +532,10 @@ mod tests {
         let prefix = format!("{HOME}x/");
         assert!(collision(&config(&["synthetic/"]), "b", &prefix).is_none());
         assert!(collision(&config(&["synthetic/", HOME]), "b", &prefix).is_some());
-        assert!(collision(&config(&["orphan-sweeper-probe/other/"]), "b", &prefix).is_some(), "it lies among the probes");
+        assert!(
+            collision(&config(&["orphan-sweeper-probe/other/"]), "b", &prefix).is_some(),
+            "it lies among the probes"
+        );
         assert!(collision(&config(&[HOME]), "another", &prefix).is_none());
     }
 

@@ -7,7 +7,7 @@ use url::{Host, Url};
 
 use super::board::Check;
 use crate::config::secrets::{self, DatabaseUrl, SecretError};
-use crate::config::{Approval, Config, CredentialFiles, Scope, ScheduledCommand, Variables};
+use crate::config::{Approval, Config, CredentialFiles, ScheduledCommand, Scope, Variables};
 use crate::model::Timestamp;
 use crate::run::failure::chain;
 
@@ -187,12 +187,16 @@ mod tests {
         assert!(checks[0].hint.as_deref().is_some_and(|hint| hint.contains("AWS_ACCESS_KEY_ID")), "{checks:?}");
         let (url, checks) = database(&config, &Variables::new());
         assert!(url.is_none());
-        assert!(checks[0].hint.as_deref().is_some_and(|hint| hint.contains("ORPHAN_SWEEPER_DATABASE_URL")), "{checks:?}");
+        assert!(
+            checks[0].hint.as_deref().is_some_and(|hint| hint.contains("ORPHAN_SWEEPER_DATABASE_URL")),
+            "{checks:?}"
+        );
     }
 
     #[test]
     fn the_next_occurrences_stand_in_the_zone_of_the_schedule() {
-        let config = example("[scope.schedule]\ncron = \"30 2 * * *\"\ntimezone = \"Europe/Berlin\"\ncommand = \"sweep\"\n");
+        let config =
+            example("[scope.schedule]\ncron = \"30 2 * * *\"\ntimezone = \"Europe/Berlin\"\ncommand = \"sweep\"\n");
         let check = schedule(&config.scopes[0], "2026-03-28T00:00:00Z".parse().expect("a time"));
         assert_eq!(
             check.detail,

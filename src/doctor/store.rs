@@ -29,7 +29,9 @@ pub(super) async fn look(examination: &Examination<'_>, scope: &Scope) -> (Seen,
     let Ok(credentials) = secrets::store(examination.config, examination.variables) else { return (seen, Vec::new()) };
     let connection = match Connection::new(&examination.config.store, &credentials, examination.clock.clone()) {
         Ok(connection) => connection,
-        Err(error) => return (seen, vec![Check::misconfigured("store_client", chain(&error), "correct `store.ca_file`")]),
+        Err(error) => {
+            return (seen, vec![Check::misconfigured("store_client", chain(&error), "correct `store.ca_file`")]);
+        }
     };
     let store = connection.reading(&scope.bucket);
     let before = examination.clock.now();
@@ -53,9 +55,8 @@ fn of_listing(page: Result<&Page, &StoreError>, scope: &Scope) -> Vec<Check> {
     let reached = Check::ok("store_reachable", "it answers");
     let accepted = Check::ok("store_credentials_accepted", "the store knows them");
     let there = Check::ok("bucket", format!("`{}` is there", scope.bucket));
-    let error = match page {
-        Ok(_) => return vec![reached, accepted, there, Check::ok("listing", format!("`{}` may be listed", scope.prefix))],
-        Err(error) => error,
+    let Err(error) = page else {
+        return vec![reached, accepted, there, Check::ok("listing", format!("`{}` may be listed", scope.prefix))];
     };
     let hint = error.fault.hint();
     match &error.fault {
@@ -69,10 +70,16 @@ fn of_listing(page: Result<&Page, &StoreError>, scope: &Scope) -> Vec<Check> {
             vec![Check::fail("store_reachable", chain(error), hint)]
         }
         StoreFault::Denied(said) if is_about_time(said) => {
-            vec![reached, Check::fail("store_credentials_accepted", chain(error), "set this host's clock, or the store's, right")]
+            vec![
+                reached,
+                Check::fail("store_credentials_accepted", chain(error), "set this host's clock, or the store's, right"),
+            ]
         }
         StoreFault::Denied(said) if is_about_identity(said) => {
-            vec![reached, Check::fail("store_credentials_accepted", chain(error), "check the access key and the secret key")]
+            vec![
+                reached,
+                Check::fail("store_credentials_accepted", chain(error), "check the access key and the secret key"),
+            ]
         }
         StoreFault::Denied(_) => {
             let hint = format!(
@@ -82,17 +89,32 @@ fn of_listing(page: Result<&Page, &StoreError>, scope: &Scope) -> Vec<Check> {
             vec![reached, accepted, Check::fail("listing", chain(error), hint)]
         }
         StoreFault::Refused(said) if said.starts_with("InvalidBucketName") => {
-            vec![reached, Check::misconfigured("bucket", format!("`{}` is no bucket's name", scope.bucket), "correct `scope.bucket`")]
+            vec![
+                reached,
+                Check::misconfigured(
+                    "bucket",
+                    format!("`{}` is no bucket's name", scope.bucket),
+                    "correct `scope.bucket`",
+                ),
+            ]
         }
-        StoreFault::NoSuchBucket => vec![reached, accepted, Check::fail("bucket", format!("`{}` does not exist", scope.bucket), hint)],
+        StoreFault::NoSuchBucket => {
+            vec![reached, accepted, Check::fail("bucket", format!("`{}` does not exist", scope.bucket), hint)]
+        }
         StoreFault::Malformed(_) | StoreFault::Refused(_) => {
-            vec![reached, accepted, Check::fail("listing", chain(error), "check what stands between this host and the store")]
+            vec![
+                reached,
+                accepted,
+                Check::fail("listing", chain(error), "check what stands between this host and the store"),
+            ]
         }
     }
 }
 
 fn is_about_identity(said: &str) -> bool {
-    ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"].iter().any(|code| said.starts_with(code))
+    ["InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"]
+        .iter()
+        .any(|code| said.starts_with(code))
 }
 
 fn is_about_time(said: &str) -> bool {
@@ -159,11 +181,13 @@ async fn object_lock(connection: &Connection, bucket: &str) -> Check {
     const NAME: &str = "object_lock";
     let answer = connection.client().get_object_lock_configuration().bucket(bucket).send().await;
     match answer {
-        Ok(answer) if answer.object_lock_configuration().is_some_and(|lock| lock.object_lock_enabled().is_some()) => Check::warn(
-            NAME,
-            "object lock is on: an object under retention or legal hold keeps its space until that ends",
-            "find out which retention the bucket has by default",
-        ),
+        Ok(answer) if answer.object_lock_configuration().is_some_and(|lock| lock.object_lock_enabled().is_some()) => {
+            Check::warn(
+                NAME,
+                "object lock is on: an object under retention or legal hold keeps its space until that ends",
+                "find out which retention the bucket has by default",
+            )
+        }
         Ok(_) => Check::ok(NAME, "off"),
         Err(error) => match error.code() {
             Some("ObjectLockConfigurationNotFoundError" | "ObjectLockConfigurationNotFound") => Check::ok(NAME, "off"),

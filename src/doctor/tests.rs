@@ -84,9 +84,11 @@ async fn a_sound_installation_passes_and_nothing_is_made() {
     let checks = world.examine().await;
     assert_eq!(with_state(&checks, State::Fail), [""; 0], "{checks:?}");
     assert_eq!(with_state(&checks, State::Warn), ["versioning"], "{checks:?}");
-    let left: Vec<_> = std::fs::read_dir(world.folder.path()).expect("it is there").flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(world.folder.path()).expect("it is there").flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["catalogue.sqlite3"], "no ledger, lock or report was made");
-    let writes = [Operation::PutObject, Operation::DeleteObject, Operation::DeleteObjects].map(|operation| world.store.count(operation));
+    let writes = [Operation::PutObject, Operation::DeleteObject, Operation::DeleteObjects]
+        .map(|operation| world.store.count(operation));
     assert_eq!(writes, [0, 0, 0]);
 }
 
@@ -148,7 +150,8 @@ async fn the_probe_passes_and_leaves_exactly_what_was_there() {
         let checks = world.probe(&Stop::default()).await;
         assert_eq!(with_state(&checks, State::Fail), [""; 0], "{checks:?}");
         assert_eq!(world.store.keys(BUCKET), before);
-        let named: Vec<String> = world.store.requests().into_iter().filter(is_write).flat_map(|request| request.keys).collect();
+        let named: Vec<String> =
+            world.store.requests().into_iter().filter(is_write).flat_map(|request| request.keys).collect();
         assert!(named.len() > 30, "{named:?}");
         assert!(named.iter().all(|key| key.starts_with("orphan-sweeper-probe/")), "{named:?}");
     }
@@ -162,7 +165,11 @@ fn is_write(request: &crate::embedded::RecordedRequest) -> bool {
 async fn a_probe_that_fails_half_way_cleans_up() {
     let world = World::new().await;
     let before = world.store.keys(BUCKET);
-    world.store.inject(Fault { operation: Operation::DeleteObjects, when: When::Always, action: Action::Status { code: 501, s3_code: "NotImplemented" } });
+    world.store.inject(Fault {
+        operation: Operation::DeleteObjects,
+        when: When::Always,
+        action: Action::Status { code: 501, s3_code: "NotImplemented" },
+    });
     let checks = world.probe(&Stop::default()).await;
     let failed = with_state(&checks, State::Fail);
     assert!(failed.contains(&"probe_batch_delete"), "{checks:?}");

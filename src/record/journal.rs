@@ -4,13 +4,12 @@
 //! looking whether the key is still there.
 
 use async_trait::async_trait;
-use serde::Serialize;
 use sqlx::Row;
 use sqlx::sqlite::SqliteRow;
 
 use super::ledger::{Ledger, RecordError, failed};
 use crate::list::content::SentIntents;
-use crate::model::{DatasetId, Object, ObjectKey, RunId, Sha256Hash, Timestamp};
+use crate::model::{DatasetId, DeletionRow, Object, ObjectKey, RunId, Sha256Hash, Timestamp};
 
 /// What became of a key that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,24 +74,6 @@ pub struct DeletionTotals {
     /// Bytes of the deleted.
     pub bytes: u64,
 }
-
-/// A line of `deletions.csv`.
-#[derive(Debug, Clone, Serialize)]
-pub struct DeletionRow {
-    /// The key.
-    pub key: String,
-    /// The group's prefix.
-    pub group: String,
-    /// Its bytes.
-    pub bytes: u64,
-    /// What became of it.
-    pub outcome: String,
-    /// Why.
-    pub reason: String,
-    /// The batch that asked for it; 0: none.
-    pub batch: u64,
-}
-
 
 impl Ledger {
     /// Writes the intent to delete `objects`, as a whole or not at all. When this returns, it is on the disk.

@@ -11,7 +11,7 @@ mod runs;
 mod schedules;
 mod sightings;
 
-pub use journal::{DeletionRow, Intent, KeyOutcome};
+pub use journal::{Intent, KeyOutcome};
 pub use ledger::{Ledger, RecordError};
 pub use lock::{LockError, RunLock};
 pub use plans::{PlanRow, PlanState};

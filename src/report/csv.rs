@@ -6,9 +6,8 @@
 use std::io;
 
 use super::OrphanRecord;
-use crate::model::{Timestamp, visible};
+use crate::model::{DeletionRow, Timestamp, visible};
 use crate::parse::Pattern;
-use crate::record::DeletionRow;
 
 /// Writes one CSV file, its header first.
 pub struct CsvFile<W: io::Write>(csv::Writer<W>);

@@ -92,12 +92,12 @@ async fn interrupted_plan(session: &Session<'_>) -> Result<Option<VerifiedPlan>,
 pub async fn find_plan(ledger: &Ledger, named: &str) -> Result<PlanSource, RunFailure> {
     let refused = |reason: String, hint: &str| RunFailure::Refused { reason, hint: hint.to_owned() };
     let looks_like_hash = named.len() >= 8 && named.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let path = if !Path::new(named).exists() && looks_like_hash {
+    let (path, wanted) = if !Path::new(named).exists() && looks_like_hash {
         let row = ledger.plan(&named.to_lowercase()).await?;
         let row = row.ok_or_else(|| refused(format!("this ledger issued no plan `{named}`"), "list what it knows with `orphan-sweeper history`"))?;
-        PathBuf::from(row.path)
+        (PathBuf::from(row.path), Some(row.hash))
     } else {
-        PathBuf::from(named)
+        (PathBuf::from(named), None)
     };
     let path = if path.is_dir() { path.join("plan.json") } else { path };
     let bytes = std::fs::read(&path).map_err(|source| {
@@ -106,6 +106,11 @@ pub async fn find_plan(ledger: &Ledger, named: &str) -> Result<PlanSource, RunFa
     let verified = crate::plan::verify(&bytes).map_err(|error| {
         refused(format!("`{}`: {error}", path.display()), "make a new plan with `orphan-sweeper audit`; a plan is never edited")
     })?;
+    // Whoever names a hash means that plan, whatever lies in its place by now.
+    if wanted.is_some_and(|wanted| wanted != verified.hash.to_string()) {
+        let reason = format!("`{}` holds another plan, {}", path.display(), verified.hash);
+        return Err(refused(reason, "restore the plan's own file, or make a new plan with `orphan-sweeper audit`"));
+    }
     Ok(PlanSource { verified })
 }
 

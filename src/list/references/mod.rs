@@ -6,11 +6,9 @@
 mod postgres;
 mod sqlite;
 
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 pub use postgres::PostgresReferences;
 pub use sqlite::SqliteReferences;
@@ -19,53 +17,10 @@ use crate::clock::Clock;
 use crate::config::secrets::{Backend, DatabaseUrl};
 use crate::config::{LiveTable, TableName};
 use crate::model::{DatasetId, Timestamp};
+pub use crate::model::{DatabaseIdentity, LiveRow, OpenTransactions, TableIdentity};
 
 /// Ids of each table that a re-check expects to find again.
 pub const SENTINELS: usize = 16;
-
-/// One row of a live table.
-#[derive(Debug, Clone, Copy)]
-pub struct LiveRow {
-    /// The id that it keeps alive.
-    pub id: DatasetId,
-    /// Index of its table.
-    pub table: usize,
-    /// When it was made, where that is known.
-    pub created_at: Option<Timestamp>,
-    /// Whether it should have objects.
-    pub expects_objects: bool,
-}
-
-/// Which database was read: what a restore, a failover or a swapped table changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DatabaseIdentity {
-    /// The cluster: Postgres's system identifier, `SQLite`'s file.
-    pub system: String,
-    /// The timeline, which a promotion or a point-in-time recovery changes.
-    pub timeline: String,
-    /// The database's name.
-    pub database: String,
-    /// Each live table and its object id.
-    pub tables: Vec<TableIdentity>,
-}
-
-/// Which table was read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TableIdentity {
-    /// Its qualified name.
-    pub name: String,
-    /// Its object id, which a swapped table changes.
-    pub oid: i64,
-}
-
-impl fmt::Display for DatabaseIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "database `{}` of system {} on timeline {}", self.database, self.system, self.timeline)?;
-        self.tables.iter().try_for_each(|table| write!(f, ", {} (oid {})", table.name, table.oid))
-    }
-}
 
 /// What was proven of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,15 +31,6 @@ pub struct ProvenTable {
     pub rows: u64,
     /// Up to [`SENTINELS`] ids that it holds.
     pub sentinels: Vec<DatasetId>,
-}
-
-/// Transactions that may hold rows which nobody sees yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenTransactions {
-    /// None that could have written, or this one is the oldest.
-    Since(Option<Timestamp>),
-    /// Our role may not see them.
-    Hidden,
 }
 
 /// A complete read of every live table, in one snapshot of the primary.

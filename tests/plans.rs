@@ -186,6 +186,21 @@ async fn a_plan_is_named_by_path_by_folder_by_hash_or_by_the_start_of_its_hash()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hash_finds_its_plan_from_any_folder_and_the_plan_says_where_its_ledger_lies() {
+    let planned = Planned::new().await;
+    let (program, hash) = (&planned.world.program, planned.hash());
+    let config = program.path("config.toml").display().to_string();
+    let plan: Value = serde_json::from_str(&planned.text()).expect("JSON");
+    let ledger = std::fs::canonicalize(program.path("reports/ledger.sqlite3")).expect("a ledger");
+    assert_eq!(plan["plan"]["ledger"]["path"], ledger.display().to_string());
+    // As cron does, which starts elsewhere than the person who audited.
+    let mut command = program.command(&["apply", &hash, "--yes", "--json", "--config", &config]);
+    let ran = Ran::wait(command.current_dir("/").spawn().expect("started")).await;
+    assert_eq!(ran.summary(0)["deletion"]["deleted"], 2, "{ran:?}");
+    assert_eq!(planned.world.contents().await, without(&planned.before, &[prefix(0, planned.orphan)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hash_means_that_plan_and_no_other_that_lies_in_its_place() {
     let planned = Planned::new().await;
     let second = planned.world.orphan(1).await;

@@ -107,6 +107,43 @@ async fn planned_through_gate(statement: &str) -> (World, Uuid) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_comes_and_goes_during_the_run_keeps_the_rest_of_its_id() {
+    let mut world = World::new().await;
+    for _ in 0..4 {
+        world.live(0).await;
+    }
+    // The plan's order: this id's group under the first pattern, then the one under the second.
+    let id: Uuid = "0a000000-0000-4000-8000-000000000001".parse().expect("an id");
+    world.bucket.put_many((0..1500).map(|n| format!("{}{n:05}", prefix(0, id)))).await;
+    world.put_group(&prefix(1, id), &["twin"]).await;
+    let pool = world.database.pool.clone();
+    let is_back = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let gate = Gate::open(&world.bucket.endpoint, move |passing| {
+        let (pool, is_back) = (pool.clone(), is_back.clone());
+        async move {
+            use std::sync::atomic::Ordering::SeqCst;
+            let statement = if passing.is_batch_delete() && passing.number == 1 {
+                is_back.store(true, SeqCst);
+                insert(id)
+            } else if passing.target.contains("list-type=2") && is_back.swap(false, SeqCst) {
+                format!("DELETE FROM heimdall.synthetic_datasets WHERE id = '{id}'")
+            } else {
+                return;
+            };
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&pool).await.expect("executed");
+        }
+    })
+    .await;
+    world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
+    world.audit().await;
+    let summary = world.apply().await.summary(0);
+    assert_eq!(summary["deletion"]["deleted"], 1000, "{summary:#}");
+    let contents = world.contents().await;
+    assert!(contents.contains_key(&format!("{}twin", prefix(1, id))));
+    assert_eq!(contents.keys().filter(|key| key.starts_with(&prefix(0, id))).count(), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_emptied_between_two_batches_ends_the_run() {
     let (world, id) = planned_through_gate("TRUNCATE heimdall.synthetic_datasets").await;
     let live: Vec<String> = world.contents().await.into_keys().filter(|key| !key.starts_with(&prefix(1, id))).collect();

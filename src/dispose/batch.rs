@@ -97,6 +97,7 @@ impl Disposal<'_> {
         match self.references.recheck(&[id], &self.anchor).await {
             Ok(live) if live.contains(&id) => {
                 tracing::warn!(dataset_id = %id, "the dataset has a row again; nothing more of it is deleted");
+                self.seen_live.lock().insert(id);
                 // At once: should this process die next, the id must be off the plan all the same.
                 if let Err(error) = self.ledger.forget(&self.scope.name, &[id]).await {
                     self.halt(Halt::Record(error));
@@ -104,6 +105,8 @@ impl Disposal<'_> {
                 Err(SkipReason::LiveAgain)
             }
             Ok(_) if self.is_halted() => Err(SkipReason::RunEnded),
+            // A row that came and went between two answers was there.
+            Ok(_) if self.seen_live.lock().contains(&id) => Err(SkipReason::LiveAgain),
             Ok(_) => Ok(proof),
             Err(error) => {
                 self.halt(Halt::References(error));

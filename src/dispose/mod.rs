@@ -10,6 +10,7 @@ mod limiter;
 mod settle;
 pub mod space;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,6 +73,8 @@ pub struct Disposal<'d> {
     limiter: Limiter,
     batches: AtomicU64,
     unread: AtomicU64,
+    /// Ids that a re-check of this run saw live: nothing more of them is asked for, whatever a later answer says.
+    seen_live: Mutex<HashSet<DatasetId>>,
     halt: Mutex<Option<Halt>>,
 }
 
@@ -128,6 +131,7 @@ impl<'d> Disposal<'d> {
             limiter: Limiter::new(),
             batches: AtomicU64::new(0),
             unread: AtomicU64::new(0),
+            seen_live: Mutex::default(),
             halt: Mutex::new(None),
         }
     }

@@ -36,7 +36,7 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     session.draft.target.versioning = retry::read_with_retries(&stop, || reading.store.versioning()).await?;
 
     let bar = session.services.progress.counter("listing dataset prefixes");
-    let host_before_listing = clock.now();
+    let mut host_at_first_page = None;
     let mut foreign_file = CsvFile::foreign(session.folder.file("foreign.csv")?).map_err(RunFailure::ReportRow)?;
     let mut failed_row = None;
     let listing = census::take(
@@ -47,7 +47,10 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
             let written = foreign_file.foreign_row(foreign.prefix_or_key, foreign.kind, foreign.reason.as_str());
             failed_row = failed_row.take().or(written.err());
         },
-        |groups| bar.set_position(groups as u64),
+        |groups| {
+            host_at_first_page.get_or_insert_with(|| clock.now());
+            bar.set_position(groups as u64);
+        },
     )
     .await;
     bar.finish_and_clear();
@@ -99,7 +102,8 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
 
     let offsets = [
         chrono::Duration::zero(),
-        listing.store_time - host_before_listing,
+        // Not from before the request: a store that is slow to answer has no wrong clock.
+        host_at_first_page.map_or(chrono::Duration::zero(), |host| listing.store_time - host),
         references.database_time - host_before_reading,
     ];
     let observation = Observation {

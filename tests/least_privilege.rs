@@ -1,0 +1,187 @@
+//! Least privilege: the policies and the role of README.md suffice for what each is for, and for nothing more.
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use sqlx::Connection;
+use uuid::Uuid;
+
+use crate::support::sts::Temporary;
+use crate::support::{World, prefix, readme_block, without};
+
+/// Temporary credentials with a policy of README.md, for this world's bucket.
+async fn pair(world: &World, heading: &str) -> Temporary {
+    let policy = readme_block(heading, "json");
+    assert!(policy.contains("heimdall-synthetic-iq"));
+    Temporary::with_policy(&world.bucket, &policy.replace("heimdall-synthetic-iq", &world.bucket.name)).await
+}
+
+async fn looking(world: &World) -> Temporary {
+    pair(world, "The pair that looks").await
+}
+
+async fn deleting(world: &World) -> Temporary {
+    pair(world, "The pair that deletes").await
+}
+
+/// A world with two live datasets and an orphan with a key that XML cannot carry.
+async fn world() -> (World, Uuid) {
+    let world = World::new().await;
+    world.live(0).await;
+    world.live(1).await;
+    let id = world.orphan(1).await;
+    world.put_group(&prefix(1, id), &["\u{1}"]).await;
+    world.put_group("elsewhere/", &["a.npy"]).await;
+    world.settle().await;
+    (world, id)
+}
+
+#[track_caller]
+fn assert_denied<T: std::fmt::Debug, E: ProvideErrorMetadata + std::error::Error + 'static, R: std::fmt::Debug>(
+    what: &str,
+    result: Result<T, SdkError<E, R>>,
+) {
+    let code = result.expect_err(what).into_service_error().code().map(ToOwned::to_owned);
+    assert_eq!(code.as_deref(), Some("AccessDenied"), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pair_that_looks_audits_and_can_do_nothing_else() {
+    let (mut world, id) = world().await;
+    let looking = looking(&world).await;
+    looking.read_with(&mut world.program);
+    let before = world.contents().await;
+    let summary = world.audit().await;
+    assert_eq!((&summary["groups"]["live"], &summary["groups"]["eligible"]), (&2.into(), &1.into()));
+    assert_eq!(summary["target"]["versioning"], "unversioned");
+    assert_eq!(world.program.run(&["explain", &id.to_string()]).await.code, 0);
+    assert_eq!(world.program.run(&["sweep"]).await.code, 0);
+
+    // Without a second pair, `apply` deletes with the first: nothing goes, and every key is told.
+    let summary = world.program.run(&["apply", &world.plan_of_newest_audit(), "--yes", "--json"]).await.summary(5);
+    assert_eq!((&summary["deletion"]["requested"], &summary["deletion"]["failed"]), (&3.into(), &3.into()), "{summary:#}");
+    assert_eq!(world.contents().await, before);
+
+    let (client, bucket) = (looking.client(&world.bucket), &world.bucket.name);
+    let key = format!("{}a.npy", prefix(1, id));
+    assert_denied("delete", client.delete_object().bucket(bucket).key(&key).send().await);
+    assert_denied("read", client.get_object().bucket(bucket).key(&key).send().await);
+    assert_denied("write", client.put_object().bucket(bucket).key(&key).send().await);
+    assert_denied("list the whole bucket", client.list_objects_v2().bucket(bucket).send().await);
+    assert_denied("list elsewhere", client.list_objects_v2().bucket(bucket).prefix("elsewhere/").send().await);
+    assert_denied("remove the bucket", client.delete_bucket().bucket(bucket).send().await);
+    assert_eq!(world.contents().await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pair_that_deletes_deletes_what_the_other_found_and_can_do_nothing_else() {
+    let (mut world, id) = world().await;
+    let (looking, deleting) = (looking(&world).await, deleting(&world).await);
+    looking.read_with(&mut world.program);
+    world.audit().await;
+    let plan = world.plan_of_newest_audit();
+    let before = world.contents().await;
+    let (client, bucket): (Client, &str) = (deleting.client(&world.bucket), &world.bucket.name);
+    let key = format!("{}a.npy", prefix(1, id));
+    assert_denied("list", client.list_objects_v2().bucket(bucket).prefix("synthetic/").send().await);
+    assert_denied("read", client.get_object().bucket(bucket).key(&key).send().await);
+    assert_denied("write", client.put_object().bucket(bucket).key(&key).send().await);
+    assert_denied("delete elsewhere", client.delete_object().bucket(bucket).key("elsewhere/a.npy").send().await);
+    assert_denied("switch versioning", client.get_bucket_versioning().bucket(bucket).send().await);
+    assert_eq!(world.contents().await, before);
+
+    deleting.delete_with(&mut world.program);
+    let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0);
+    assert_eq!(summary["deletion"]["deleted"], 3, "{summary:#}");
+    assert_eq!(world.contents().await, without(&before, &[prefix(1, id)]));
+
+    // The pair that deletes cannot audit: it may not look.
+    deleting.read_with(&mut world.program);
+    let summary = world.program.run(&["audit", "--json"]).await.summary(1);
+    assert!(summary["reason"].as_str().is_some_and(|reason| reason.contains("AccessDenied")), "{summary:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_needs_no_pair_that_deletes_and_does_not_look_for_one() {
+    let (mut world, id) = world().await;
+    looking(&world).await.read_with(&mut world.program);
+    let before = world.contents().await;
+    for name in ["ACCESS_KEY_FILE", "SECRET_KEY_FILE"] {
+        world.program.set(&format!("ORPHAN_SWEEPER__STORE__DELETE__{name}"), "/nowhere/secret");
+    }
+    for command in ["audit", "sweep"] {
+        assert_eq!(world.program.run(&[command, "--json"]).await.summary(0)["groups"]["eligible"], 1);
+    }
+    let plan = world.plan_of_newest_audit();
+    assert_eq!(world.program.run(&["apply", &plan, "--dry-run"]).await.code, 0);
+    let ran = world.program.run(&["apply", &plan, "--yes", "--json"]).await;
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.stderr.contains("secret file") || ran.stderr.contains("store.delete"), "{}", ran.stderr);
+    assert_eq!(world.contents().await, before);
+    // It is read anew for each run: once it is there, the same plan goes on.
+    let deleting = deleting(&world).await;
+    for name in ["ACCESS_KEY_FILE", "SECRET_KEY_FILE"] {
+        world.program.unset(&format!("ORPHAN_SWEEPER__STORE__DELETE__{name}"));
+    }
+    deleting.delete_with(&mut world.program);
+    assert_eq!(world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0)["deletion"]["deleted"], 3);
+    assert_eq!(world.contents().await, without(&before, &[prefix(1, id)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_from_files_is_read_without_its_line_break() {
+    let (mut world, id) = world().await;
+    let before = world.contents().await;
+    let secrets = tempfile::tempdir().expect("a folder");
+    for (name, text) in [("access", &world.bucket.access_key), ("secret", &world.bucket.secret_key)] {
+        std::fs::write(secrets.path().join(name), format!("{text}\n")).expect("written");
+    }
+    let path = |name: &str| secrets.path().join(name).display().to_string();
+    for (variable, name) in [
+        ("STORE__ACCESS_KEY_FILE", "access"),
+        ("STORE__SECRET_KEY_FILE", "secret"),
+        ("STORE__DELETE__ACCESS_KEY_FILE", "access"),
+        ("STORE__DELETE__SECRET_KEY_FILE", "secret"),
+    ] {
+        world.program.set(&format!("ORPHAN_SWEEPER__{variable}"), &path(name));
+    }
+    std::fs::write(secrets.path().join("url"), format!("{}\n", world.database.reader_url())).expect("written");
+    world.program.set("ORPHAN_SWEEPER__DATABASE__URL_FILE", &path("url"));
+    for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "ORPHAN_SWEEPER_DATABASE_URL"] {
+        world.program.unset(variable);
+    }
+    world.audit().await;
+    assert_eq!(world.apply().await.summary(0)["deletion"]["deleted"], 3);
+    assert_eq!(world.contents().await, without(&before, &[prefix(1, id)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_of_the_readme_reads_and_can_write_nothing() {
+    let (world, _) = world().await;
+    world.audit().await;
+    let mut connection = sqlx::PgConnection::connect(&world.database.reader_url()).await.expect("connected");
+    let id = Uuid::new_v4();
+    let statements = [
+        format!("INSERT INTO heimdall.synthetic_datasets (id) VALUES ('{id}')"),
+        "UPDATE heimdall.synthetic_datasets SET name = 'x'".to_owned(),
+        "DELETE FROM heimdall.synthetic_datasets".to_owned(),
+        "TRUNCATE heimdall.synthetic_datasets".to_owned(),
+        "DROP TABLE heimdall.synthetic_datasets".to_owned(),
+        "ALTER TABLE heimdall.synthetic_datasets DISABLE ROW LEVEL SECURITY".to_owned(),
+        "LOCK TABLE heimdall.synthetic_datasets IN ACCESS EXCLUSIVE MODE".to_owned(),
+        "CREATE TABLE heimdall.mine (id uuid)".to_owned(),
+        "CREATE SCHEMA mine".to_owned(),
+        "CREATE ROLE mine".to_owned(),
+    ];
+    for switch in ["on", "off"] {
+        for statement in &statements {
+            // Its default is a convenience; its rights are what holds.
+            let text = format!("SET default_transaction_read_only = {switch}; BEGIN; {statement}; COMMIT");
+            let error = sqlx::raw_sql(sqlx::AssertSqlSafe(text)).execute(&mut connection).await.expect_err(statement);
+            let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
+            let expected: &[&str] = if switch == "on" { &["25006", "42501"] } else { &["42501"] };
+            assert!(code.as_deref().is_some_and(|code| expected.contains(&code)), "{statement}: {code:?}");
+            sqlx::raw_sql("ROLLBACK").execute(&mut connection).await.expect("rolled back");
+        }
+    }
+    assert_eq!(world.database.count().await, 2);
+}

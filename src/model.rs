@@ -158,7 +158,7 @@ impl Group {
     }
 }
 
-/// How many objects a chunk of a [`GroupDigest`] covers: one delete request names at most as many.
+/// How many objects a chunk of a [`GroupContent`] covers: one delete request names at most as many.
 pub const CHUNK_OBJECTS: usize = 1000;
 
 /// What is known of a group's content after every page of it was read; no object is kept.

@@ -1,7 +1,7 @@
 //! parse: a listed prefix in, a reading out. Pure.
 //!
 //! Invariant: only the canonical lowercase hyphenated spelling, in an exact pattern that ends in `/`, reads as
-//! [`KeyReading::Canonical`]; any other spelling that is still a UUID protects and is never deleted; everything else
+//! a group that can be deleted; any other spelling that is still a UUID protects and is never deleted; everything else
 //! is foreign.
 
 use regex::Regex;

@@ -41,6 +41,14 @@ const MIB: u64 = 1024;
 /// What may be allocated so that a release build stays under 40 MiB as a whole.
 const ALLOCATED: u64 = 24 * MIB;
 
+#[track_caller]
+fn assert_small(peak: &Peak) {
+    assert!(peak.allocated < ALLOCATED, "{peak:?} KiB");
+    // A release build that was named for this test is held to the bar itself.
+    let is_release = std::env::var_os("ORPHAN_SWEEPER_TEST_PROGRAM").is_some();
+    assert!(!is_release || peak.whole < 40 * MIB, "{peak:?} KiB");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_audit_of_a_million_objects_in_ten_thousand_groups_stays_under_40_mib() {
     let store = MemoryStore::new(Arc::new(SystemClock));
@@ -65,7 +73,7 @@ async fn an_audit_of_a_million_objects_in_ten_thousand_groups_stays_under_40_mib
     let summary = ran.summary(0);
     assert_eq!((&summary["orphan_objects"], &summary["groups"]["orphan"]), (&999_900.into(), &9_999.into()));
     eprintln!("over 1,000,000 objects: {peak:?} KiB");
-    assert!(peak.allocated < ALLOCATED, "{peak:?} KiB");
+    assert_small(&peak);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,5 +95,5 @@ async fn ids_stream_in_memory_that_does_not_grow_with_them() {
     let (ran, peak) = peak_of(program.start(&["audit", "--json", "--quiet"])).await;
     assert_eq!(ran.summary(0)["coverage"]["references"], ids);
     eprintln!("over {ids} ids: {peak:?} KiB");
-    assert!(peak.allocated < ALLOCATED, "{peak:?} KiB");
+    assert_small(&peak);
 }

@@ -120,6 +120,8 @@ pub fn load(flag: Option<&Path>, variables: &Variables) -> Result<Config, Config
             .ok_or_else(|| ConfigError::NotFound("`./config.toml` or `/etc/orphan-sweeper/config.toml`".into()))?,
     };
     let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    // The ledger remembers where plans lie, and the next command may start in another folder.
+    let path = std::path::absolute(&path).unwrap_or(path);
     parse(&text, &path, variables)
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: a secret is held in a [`SecretString`], whose `Debug` hides it, and no message repeats one.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -51,17 +51,17 @@ pub enum SecretError {
     /// Nothing has it.
     #[error("{0}")]
     Missing(&'static str),
-    /// The file cannot be read.
-    #[error("failed to read the secret file `{path}`")]
+    /// The file cannot be read. It is named by its key: a secret that was written where its path belongs is not repeated.
+    #[error("failed to read the file that `{key}` names")]
     Unreadable {
-        /// The file.
-        path: PathBuf,
+        /// The configuration's key.
+        key: &'static str,
         /// Why.
         source: std::io::Error,
     },
     /// The file is empty.
-    #[error("the secret file `{0}` is empty; write the secret into it")]
-    Empty(PathBuf),
+    #[error("the file that `{0}` names is empty; write the secret into it")]
+    Empty(&'static str),
     /// Two places differ.
     #[error("{0} and {1} name different databases; keep one")]
     Differ(&'static str, &'static str),
@@ -76,7 +76,8 @@ pub enum SecretError {
 ///   and `AWS_SESSION_TOKEN`.
 pub fn store(config: &Config, variables: &Variables) -> Result<StoreCredentials, SecretError> {
     let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
-    credentials(&config.store.credentials, variables, names)?.ok_or(SecretError::Missing(
+    let keys = ["store.access_key_file", "store.secret_key_file"];
+    credentials(&config.store.credentials, keys, variables, names)?.ok_or(SecretError::Missing(
         "no credentials for the store; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `store.access_key_file` and `store.secret_key_file`",
     ))
 }
@@ -90,15 +91,21 @@ pub fn store_for_deletion(config: &Config, variables: &Variables) -> Result<Stor
         "ORPHAN_SWEEPER_DELETE_SECRET_ACCESS_KEY",
         "ORPHAN_SWEEPER_DELETE_SESSION_TOKEN",
     ];
-    match credentials(&config.store.delete_credentials, variables, names)? {
+    let keys = ["store.delete.access_key_file", "store.delete.secret_key_file"];
+    match credentials(&config.store.delete_credentials, keys, variables, names)? {
         Some(pair) => Ok(pair),
         None => store(config, variables),
     }
 }
 
-fn credentials(files: &CredentialFiles, variables: &Variables, names: [&str; 3]) -> Result<Option<StoreCredentials>, SecretError> {
+fn credentials(
+    files: &CredentialFiles,
+    keys: [&'static str; 2],
+    variables: &Variables,
+    names: [&str; 3],
+) -> Result<Option<StoreCredentials>, SecretError> {
     if let (Some(access_key), Some(secret_key)) = (&files.access_key, &files.secret_key) {
-        let (access_key, secret_key) = (read_file(access_key)?, read_file(secret_key)?);
+        let (access_key, secret_key) = (read_file(keys[0], access_key)?, read_file(keys[1], secret_key)?);
         return Ok(Some(StoreCredentials { access_key, secret_key, session_token: None }));
     }
     let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty()).map(|value| SecretString::from(value.as_str()));
@@ -112,10 +119,10 @@ fn credentials(files: &CredentialFiles, variables: &Variables, names: [&str; 3])
     }
 }
 
-fn read_file(path: &Path) -> Result<SecretString, SecretError> {
-    let text = std::fs::read_to_string(path).map_err(|source| SecretError::Unreadable { path: path.to_path_buf(), source })?;
+fn read_file(key: &'static str, path: &Path) -> Result<SecretString, SecretError> {
+    let text = std::fs::read_to_string(path).map_err(|source| SecretError::Unreadable { key, source })?;
     match text.trim() {
-        "" => Err(SecretError::Empty(path.to_path_buf())),
+        "" => Err(SecretError::Empty(key)),
         secret => Ok(SecretString::from(secret)),
     }
 }
@@ -128,7 +135,7 @@ pub fn database(config: &Config, variables: &Variables) -> Result<DatabaseUrl, S
     let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty()).map(|value| SecretString::from(value.trim()));
     let candidates = [
         ("ORPHAN_SWEEPER_DATABASE_URL", variable("ORPHAN_SWEEPER_DATABASE_URL")),
-        ("database.url_file", config.database.url_file.as_deref().map(read_file).transpose()?),
+        ("database.url_file", config.database.url_file.as_deref().map(|path| read_file("database.url_file", path)).transpose()?),
         ("DATABASE_URL", variable("DATABASE_URL")),
     ];
     for (name, candidate) in candidates {

@@ -896,7 +896,8 @@ mod places {
     fn an_empty_variable_names_no_file() {
         let variables = variables(&[("ORPHAN_SWEEPER_CONFIG", "")]);
         // The tests run in the repository's folder, which has the committed file.
-        assert_eq!(load(None, &variables).expect("the committed file").ledger_path, Path::new("reports/ledger.sqlite3"));
+        let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/ledger.sqlite3");
+        assert_eq!(load(None, &variables).expect("the committed file").ledger_path, expected, "absolute: the next command may start elsewhere");
     }
 }
 
@@ -1034,11 +1035,14 @@ mod secret {
         let dir = tempfile::tempdir().expect("a folder");
         let (empty, absent) = (written(&dir, "empty", " \n"), dir.path().join("absent"));
         let config = with_files(&format!("url_file = \"{empty}\""), "[database]");
-        assert_eq!(database(&config, &[]).expect_err("empty").to_string(), format!("the secret file `{empty}` is empty; write the secret into it"));
+        assert_eq!(database(&config, &[]).expect_err("empty").to_string(), "the file that `database.url_file` names is empty; write the secret into it");
         let config = with_files(&format!("url_file = \"{}\"", absent.display()), "[database]");
         let error = database(&config, &[("DATABASE_URL", "sqlite:///x")]).expect_err("absent, whatever else there is");
-        assert_eq!(error.to_string(), format!("failed to read the secret file `{}`", absent.display()));
+        assert_eq!(error.to_string(), "failed to read the file that `database.url_file` names");
         assert!(error.source().is_some());
+        let misplaced = with_files(&format!("url_file = \"postgres://u:{CANARY}@h/d\""), "[database]");
+        let error = database(&misplaced, &[]).expect_err("no such file");
+        assert!(!crate::run::failure::chain(&error).contains(CANARY) && !format!("{error:?}").contains(CANARY), "{error:?}");
     }
 
     #[test]

@@ -64,3 +64,7 @@ pub async fn take(
     let store_time = pages.first_date().expect("a listing that ended had a first page");
     Ok(CompleteListing { groups, foreign: foreign_count, store_time })
 }
+
+#[cfg(test)]
+#[path = "census_tests.rs"]
+mod tests;

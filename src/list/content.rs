@@ -136,3 +136,7 @@ pub async fn open(
     }
     Ok(content.finish())
 }
+
+#[cfg(test)]
+#[path = "content_tests.rs"]
+mod tests;

@@ -7,3 +7,6 @@ pub mod census;
 pub mod content;
 pub mod pages;
 pub mod references;
+
+#[cfg(test)]
+mod test_store;

@@ -98,3 +98,7 @@ fn check_order<'k>(keys: impl Iterator<Item = &'k str>, prefix: &str, last: Opti
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "pages_tests.rs"]
+mod tests;

@@ -145,6 +145,15 @@ impl Ledger {
             .map_err(failed("read the runs"))
     }
 
+    /// The newest complete run of a scope that counted every orphan: what a trend is measured against.
+    pub async fn last_counted_run(&self, scope: &str) -> Result<Option<RunRow>, RecordError> {
+        sqlx::query_as("SELECT * FROM runs WHERE scope = ?1 AND outcome = 'complete' AND orphan_bytes IS NOT NULL ORDER BY number DESC LIMIT 1")
+            .bind(scope)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed("read the last counted run"))
+    }
+
     /// The newest complete run of a scope.
     pub async fn last_complete_run(&self, scope: &str) -> Result<Option<RunRow>, RecordError> {
         sqlx::query_as("SELECT * FROM runs WHERE scope = ?1 AND outcome = 'complete' ORDER BY number DESC LIMIT 1")

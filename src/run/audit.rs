@@ -177,7 +177,9 @@ async fn open_orphan(opening: Opening<'_>, groups: &[Group], objects_read: &Atom
 fn record_orphan(session: &mut Session<'_>, judged: &mut Judged, orphan: &Orphan, sighting: Sighting, as_of: Timestamp) {
     let scope = session.scope;
     let verdict_of_id = decide(orphan, &sighting, &scope.policy, as_of);
+    let can_ever_go = orphan.groups.iter().any(|(group, content)| group.is_canonical() && content.objects > 0);
     if verdict_of_id != Verdict::Eligible
+        && can_ever_go
         && let Some(at) = eligible_at(orphan, &sighting, &scope.policy, as_of)
     {
         let next = &mut session.draft.next_eligible_at;
@@ -261,7 +263,7 @@ async fn make_plan(session: &mut Session<'_>, scan: &Scan, groups: Vec<PlanGroup
 
 /// How this scan compares with the last complete run.
 async fn trend(session: &Session<'_>, delta: ScanDelta) -> Result<Option<Trend>, RunFailure> {
-    let Some(last) = session.services.ledger.last_complete_run(&session.scope.name).await? else { return Ok(None) };
+    let Some(last) = session.services.ledger.last_counted_run(&session.scope.name).await? else { return Ok(None) };
     let Ok(since_run) = uuid::Uuid::parse_str(&last.run_id) else { return Ok(None) };
     let days = (session.draft.started_at - last.started_at).as_seconds_f64() / 86_400.0;
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more digits")]

@@ -205,7 +205,8 @@ impl<'s> Session<'s> {
             reason: self.draft.reason.as_deref(),
             exit_code: self.exit.code(),
             plan_hash: self.draft.plan_hash.clone(),
-            orphan_bytes: self.draft.coverage.complete.then_some(self.draft.orphan_bytes),
+            // `apply` opens the orphans of its plan only.
+            orphan_bytes: (self.draft.coverage.complete && self.draft.command != "apply").then_some(self.draft.orphan_bytes),
             summary: String::from_utf8_lossy(&json).into_owned(),
         };
         self.services.ledger.finish_run(self.run, &end).await?;

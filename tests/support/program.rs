@@ -74,7 +74,9 @@ impl Program {
 
     /// The program, ready to start.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orphan-sweeper"));
+        // Another build of it, such as a release build, where one is named.
+        let built = std::env::var("ORPHAN_SWEEPER_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_orphan-sweeper").into());
+        let mut command = Command::new(built);
         command
             .args(arguments)
             .current_dir(self.folder.path())

@@ -35,7 +35,8 @@ impl SqliteReferences {
 
     fn path(&self) -> PathBuf {
         let url = self.url.url.expose_secret();
-        PathBuf::from(url.trim_start_matches("sqlite:").trim_start_matches("//").split('?').next().unwrap_or_default())
+        let path = url.trim_start_matches("sqlite:").trim_start_matches("//").split('?').next().unwrap_or_default();
+        PathBuf::from(percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned())
     }
 
     async fn begin(&self) -> Result<(SqliteConnection, DatabaseIdentity), ReferencesError> {

@@ -3,10 +3,17 @@
 mod bars;
 mod clocks;
 mod daemon;
+mod deletion;
 mod evidence;
 mod faults;
+mod keys;
 mod kill;
+mod least_privilege;
 mod main_path;
+mod plans;
 mod races;
+mod reports;
+mod secrets;
+mod spelling;
 mod structure;
 mod support;

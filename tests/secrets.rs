@@ -137,7 +137,7 @@ async fn right_secrets_are_used_and_never_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_secrets_fail_and_are_not_shown_either() {
-    let (mut world, mut canaries) = world().await;
+    let (world, mut canaries) = world().await;
     world.live(0).await;
     world.orphan(0).await;
     world.settle().await;
@@ -157,7 +157,7 @@ async fn wrong_secrets_fail_and_are_not_shown_either() {
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:1/d"), "failed to connect"),
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u@127.0.0.1:1/d?password={wrong}"), "failed to connect"),
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@no.such.host.invalid/d"), "failed to connect"),
-        ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:1/d?sslmode={wrong}"), "failed to connect"),
+        ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:1/d?sslmode={wrong}"), "an option that cannot be read"),
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:1/d?sslmode=verify-full&sslrootcert=/nowhere"), "failed to connect"),
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:port/d"), "cannot be read"),
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@[::1/d"), "cannot be read"),
@@ -179,7 +179,7 @@ async fn wrong_secrets_fail_and_are_not_shown_either() {
         ("ORPHAN_SWEEPER__DATABASE__URL", format!("postgres://u:{wrong}@127.0.0.1:1/d"), "no known key"),
         ("ORPHAN_SWEEPER__DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:1/d"), "no known key"),
         ("ORPHAN_SWEEPER__DATABASE__URL_FILE", format!("postgres://u:{wrong}@127.0.0.1:1/d"), "database.url_file"),
-        ("ORPHAN_SWEEPER__STORE__DELETE__SECRET_KEY_FILE", wrong.to_owned(), "come together"),
+        ("ORPHAN_SWEEPER__STORE__DELETE__SECRET_KEY_FILE", wrong.to_owned(), "stands alone"),
     ];
     // Each in a folder of its own, with the ledger and the plan, so that every command comes as far as it can.
     let (world, canaries) = (&world, &canaries);

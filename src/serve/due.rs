@@ -24,14 +24,22 @@ pub fn due(schedule: &Schedule, checked_until: Timestamp, now: Timestamp) -> Due
     if now <= checked_until {
         return Due::Nothing;
     }
-    let zone = schedule.timezone;
     let fresh_from = checked_until.max(now - ON_TIME);
-    let first_after = |moment: Timestamp| schedule.cron.find_next_occurrence(&moment.with_timezone(&zone), false).ok();
-    let is_due = |occurrence: Option<chrono::DateTime<chrono_tz::Tz>>| occurrence.is_some_and(|occurrence| occurrence <= now);
-    if is_due(first_after(fresh_from)) {
+    let is_due = |occurrence: Option<Timestamp>| occurrence.is_some_and(|occurrence| occurrence <= now);
+    if is_due(first_after(schedule, fresh_from)) {
         return Due::OnTime(schedule.command);
     }
-    if is_due(first_after(checked_until)) { Due::CatchUp } else { Due::Nothing }
+    if is_due(first_after(schedule, checked_until)) { Due::CatchUp } else { Due::Nothing }
+}
+
+/// The first occurrence after `moment`.
+///
+/// In the hour that a change of daylight saving repeats, the calendar also gives the occurrence of the first time round,
+/// which lies before `moment`: taken for due, it would run every 15 seconds for an hour.
+fn first_after(schedule: &Schedule, moment: Timestamp) -> Option<Timestamp> {
+    const LOOK_AHEAD: usize = 4000;
+    let occurrences = schedule.cron.iter_after(moment.with_timezone(&schedule.timezone)).take(LOOK_AHEAD);
+    occurrences.map(|occurrence| occurrence.to_utc()).find(|occurrence| *occurrence > moment)
 }
 
 #[cfg(test)]

@@ -64,11 +64,6 @@ impl Diff {
         is_missing
     }
 
-    /// The ids that were seen live so far, among those listed.
-    pub fn live_ids(&self) -> impl Iterator<Item = DatasetId> {
-        self.groups.iter().zip(&self.live).filter(|(_, live)| **live).map(|(group, _)| group.id)
-    }
-
     /// The findings, once every row was visited.
     pub fn finish(self) -> Findings {
         Findings { groups: self.groups, live: self.live, overlap: self.overlap, missing: self.missing, rows: self.rows }
@@ -185,13 +180,6 @@ mod tests {
         assert_eq!(overlap, Overlap { expected: 2, seen: 1 });
         assert_eq!(overlap.share(), Some(0.5));
         assert_eq!(Overlap::default().share(), None);
-    }
-
-    #[test]
-    fn ids_seen_live_before_a_read_broke_off_are_known() {
-        let mut diff = diff(&[group(1, 0), group(2, 0)]);
-        diff.visit(&row(2, 0), DAY);
-        assert_eq!(diff.live_ids().collect::<Vec<_>>(), [id(2)]);
     }
 
     proptest! {

@@ -195,8 +195,8 @@ impl DeletePlan {
             sha256: Sha256Hash,
             plan: &'p DeletePlan,
         }
-        let mut bytes =
-            serde_json::to_vec_pretty(&Borrowed { sha256: self.hash(), plan: self }).expect("a plan has only serializable fields");
+        let mut bytes = serde_json::to_vec_pretty(&Borrowed { sha256: self.hash(), plan: self })
+            .expect("a plan has only serializable fields");
         bytes.push(b'\n');
         bytes
     }

@@ -92,7 +92,9 @@ fn another(value: &Value) -> Value {
     match value {
         Value::Number(number) => json!(number.as_u64().expect("no field is negative or a fraction") + 1),
         Value::Null => json!(at(-5)),
-        Value::String(text) if text.parse::<Timestamp>().is_ok() => json!(text.parse::<Timestamp>().expect("a time") + chrono::Duration::milliseconds(1)),
+        Value::String(text) if text.parse::<Timestamp>().is_ok() => {
+            json!(text.parse::<Timestamp>().expect("a time") + chrono::Duration::milliseconds(1))
+        }
         Value::String(text) if Uuid::try_parse(text).is_ok() => json!(uuid(77)),
         Value::String(text) if Sha256Hash::parse(text).is_some() => json!(Sha256Hash([8; 32])),
         Value::String(text) => json!(format!("{text}x")),
@@ -164,7 +166,9 @@ fn groups_that_are_added_removed_or_moved_are_an_edit() {
     let original = file(&sample());
     let groups = original["plan"]["groups"].as_array().expect("a list").clone();
     let [first, second] = [groups[0].clone(), groups[1].clone()];
-    for edited_groups in [json!([]), json!([first]), json!([second, first]), json!([first, second, second]), json!([first, first])] {
+    for edited_groups in
+        [json!([]), json!([first]), json!([second, first]), json!([first, second, second]), json!([first, first])]
+    {
         let mut edited = original.clone();
         edited["plan"]["groups"] = edited_groups;
         assert!(matches!(verify_value(&edited), Err(PlanError::Edited)));
@@ -192,7 +196,11 @@ fn a_hash_of_something_else_is_an_edit() {
 fn an_unknown_a_missing_and_a_double_field_are_refused_at_every_level() {
     let original = file(&sample());
     let (_, inner) = pointers(&original);
-    let objects: Vec<String> = inner.into_iter().chain([String::new()]).filter(|pointer| original.pointer(pointer).expect("there").is_object()).collect();
+    let objects: Vec<String> = inner
+        .into_iter()
+        .chain([String::new()])
+        .filter(|pointer| original.pointer(pointer).expect("there").is_object())
+        .collect();
     assert_eq!(objects.len(), 10, "{objects:?}");
     for pointer in objects {
         let object = original.pointer(&pointer).and_then(Value::as_object).expect("an object");
@@ -204,7 +212,8 @@ fn an_unknown_a_missing_and_a_double_field_are_refused_at_every_level() {
             let mut less = original.clone();
             less.pointer_mut(&pointer).and_then(Value::as_object_mut).expect("an object").remove(key);
             let refused = verify_value(&less);
-            let is_refused = matches!(refused, Err(PlanError::Unreadable(_))) || is_optional && value.is_string() && matches!(refused, Err(PlanError::Edited));
+            let is_refused = matches!(refused, Err(PlanError::Unreadable(_)))
+                || is_optional && value.is_string() && matches!(refused, Err(PlanError::Edited));
             assert!(is_refused || is_optional && value.is_null(), "{pointer}/{key}: {refused:?}");
             let text = serde_json::to_string(object).expect("JSON");
             let doubled = format!("{{\"{key}\":{value},{}", &text[1..]);
@@ -240,7 +249,13 @@ fn the_way_it_is_written_does_not_matter() {
     let indented = text.replace("  ", "\t");
     let windows = text.replace('\n', "\r\n");
     let escaped = text.replace("synthetic", "\\u0073ynthetic");
-    for same in [compact, indented.into_bytes(), windows.into_bytes(), escaped.into_bytes(), format!("\n {text} \n").into_bytes()] {
+    for same in [
+        compact,
+        indented.into_bytes(),
+        windows.into_bytes(),
+        escaped.into_bytes(),
+        format!("\n {text} \n").into_bytes(),
+    ] {
         let verified = verify(&same).expect("the same plan");
         assert_eq!((verified.hash, verified.plan), (sample().hash(), sample()));
     }
@@ -291,7 +306,8 @@ fn a_target_is_what_the_configuration_and_the_database_say() {
 #[test]
 fn a_policy_is_told_in_seconds() {
     let text = include_str!("../config.toml");
-    let config = crate::config::parse(text, std::path::Path::new("config.toml"), &std::collections::BTreeMap::new()).expect("the committed file");
+    let config = crate::config::parse(text, std::path::Path::new("config.toml"), &std::collections::BTreeMap::new())
+        .expect("the committed file");
     let mut scope = config.scopes[0].clone();
     assert_eq!(PlanPolicy::of(&scope), PlanPolicy { grace_s: 604_800, min_sightings: 3, min_sighting_span_s: 172_800 });
     scope.policy.min_sighting_span = Duration::from_secs(90_061);

@@ -48,7 +48,10 @@ async fn two_thousand_five_hundred_objects_go_in_three_batches_and_every_one_is_
     assert_eq!(rows.iter().map(|row| row["key"].clone()).collect::<BTreeSet<_>>(), keys);
     let mut batches: BTreeMap<&str, usize> = BTreeMap::new();
     for row in &rows {
-        assert_eq!((row["outcome"].as_str(), row["bytes"].as_str(), row["group"].as_str()), ("deleted", "1", prefix(1, id).as_str()));
+        assert_eq!(
+            (row["outcome"].as_str(), row["bytes"].as_str(), row["group"].as_str()),
+            ("deleted", "1", prefix(1, id).as_str())
+        );
         *batches.entry(&row["batch"]).or_default() += 1;
     }
     assert_eq!(batches, [("1", 1000), ("2", 1000), ("3", 500)].into());
@@ -60,17 +63,28 @@ async fn three_thousand_groups_are_listed_in_pages_and_only_the_orphans_among_th
     let ids: Vec<Uuid> = (0..3000).map(|_| Uuid::new_v4()).collect();
     world.bucket.put_many(ids.iter().enumerate().map(|(n, id)| format!("{}rx.npy", prefix(n % 2, *id)))).await;
     // Every 300th is an orphan, and has a neighbour on either side in the listing that is none of its.
-    let orphans: Vec<(usize, Uuid)> = ids.iter().copied().enumerate().filter(|(n, _)| n % 300 == 0).map(|(n, id)| (n % 2, id)).collect();
-    let neighbours = orphans.iter().flat_map(|(_, id)| [format!("synthetic/{id}-x/rx.npy"), format!("synthetic/{id}0/rx.npy")]);
+    let orphans: Vec<(usize, Uuid)> =
+        ids.iter().copied().enumerate().filter(|(n, _)| n % 300 == 0).map(|(n, id)| (n % 2, id)).collect();
+    let neighbours =
+        orphans.iter().flat_map(|(_, id)| [format!("synthetic/{id}-x/rx.npy"), format!("synthetic/{id}0/rx.npy")]);
     world.bucket.put_many(neighbours).await;
-    let live: Vec<String> = ids.iter().filter(|id| !orphans.iter().any(|(_, orphan)| orphan == *id)).map(|id| format!("('{id}')")).collect();
+    let live: Vec<String> = ids
+        .iter()
+        .filter(|id| !orphans.iter().any(|(_, orphan)| orphan == *id))
+        .map(|id| format!("('{id}')"))
+        .collect();
     world.database.execute(&format!("INSERT INTO heimdall.synthetic_datasets (id) VALUES {}", live.join(","))).await;
     let before = world.contents().await;
     assert_eq!(before.len(), 3020);
 
     let summary = world.audit().await;
     assert_eq!(
-        (&summary["groups"]["listed"], &summary["groups"]["live"], &summary["groups"]["orphan"], &summary["groups"]["foreign"]),
+        (
+            &summary["groups"]["listed"],
+            &summary["groups"]["live"],
+            &summary["groups"]["orphan"],
+            &summary["groups"]["foreign"]
+        ),
         (&3000.into(), &2990.into(), &10.into(), &20.into())
     );
     // 3,020 prefixes are four pages, or a few more where the store gives short ones; each orphan adds one of its own.
@@ -86,7 +100,15 @@ async fn three_thousand_groups_are_listed_in_pages_and_only_the_orphans_among_th
 
 /// Versions and markers that a bucket still holds under a prefix.
 async fn versions(world: &World, prefix: &str) -> (usize, usize) {
-    let listed = world.bucket.client.list_object_versions().bucket(&world.bucket.name).prefix(prefix).send().await.expect("listed");
+    let listed = world
+        .bucket
+        .client
+        .list_object_versions()
+        .bucket(&world.bucket.name)
+        .prefix(prefix)
+        .send()
+        .await
+        .expect("listed");
     (listed.versions().len(), listed.delete_markers().len())
 }
 
@@ -107,16 +129,27 @@ async fn a_bucket_that_keeps_versions_is_marked_and_nothing_is_called_freed() {
         assert_eq!(ran.code, 0, "{ran:?}");
         assert!(ran.stdout.contains("20 B marked and not freed"), "{}", ran.stdout);
         assert!(!ran.stdout.contains(" 0 B freed") && !ran.stdout.contains("20 B freed"), "{}", ran.stdout);
-        assert!(ran.stderr.contains("the bucket keeps old versions") == (status == BucketVersioningStatus::Enabled), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains("the bucket keeps old versions") == (status == BucketVersioningStatus::Enabled),
+            "{}",
+            ran.stderr
+        );
         let summary: Value = serde_json::from_str(&world.program.read("summary.json")).expect("JSON");
         let deletion = &summary["deletion"];
-        assert_eq!((&deletion["deleted"], &deletion["bytes_marked"], &deletion["bytes_deleted"]), (&2.into(), &20.into(), &0.into()));
+        assert_eq!(
+            (&deletion["deleted"], &deletion["bytes_marked"], &deletion["bytes_deleted"]),
+            (&2.into(), &20.into(), &0.into())
+        );
         assert_eq!(world.contents().await, without(&before, std::slice::from_ref(&group)));
         assert_eq!(versions(&world, &group).await, (2, 2), "{status}: no version is ever removed");
         // The prefix still shows; it is empty, and neither an orphan nor new work.
         let ran = world.program.run(&["audit", "--json", "--fail-on-orphans"]).await;
         let groups = &ran.summary(0)["groups"];
-        assert_eq!((&groups["listed"], &groups["live"], &groups["orphan"], &groups["empty"]), (&2.into(), &1.into(), &0.into(), &1.into()), "{status}");
+        assert_eq!(
+            (&groups["listed"], &groups["live"], &groups["orphan"], &groups["empty"]),
+            (&2.into(), &1.into(), &0.into(), &1.into()),
+            "{status}"
+        );
         assert!(world.program.csv("orphans.csv").is_empty());
         assert_eq!(world.apply().await.summary(0)["deletion"], Value::Null);
         assert_eq!(versions(&world, &group).await, (2, 2));
@@ -177,7 +210,11 @@ async fn keys_that_may_not_be_deleted_are_failed_and_go_once_the_right_is_there(
     let plan = world.plan_of_newest_audit();
     let summary = world.apply().await.summary(5);
     let deletion = &summary["deletion"];
-    assert_eq!((&deletion["requested"], &deletion["deleted"], &deletion["failed"]), (&6.into(), &3.into(), &3.into()), "{deletion:#}");
+    assert_eq!(
+        (&deletion["requested"], &deletion["deleted"], &deletion["failed"]),
+        (&6.into(), &3.into(), &3.into()),
+        "{deletion:#}"
+    );
     assert_eq!(deletion["bytes_deleted"], 30);
     assert!(summary["reason"].as_str().is_some_and(|reason| reason.contains("3 deletions failed")), "{summary:#}");
     for row in world.program.csv("deletions.csv") {
@@ -207,7 +244,11 @@ async fn a_right_to_list_and_not_to_delete_loses_nothing() {
     world.audit().await;
     let plan = world.plan_of_newest_audit();
     let summary = world.apply().await.summary(5);
-    assert_eq!((&summary["deletion"]["requested"], &summary["deletion"]["failed"]), (&4.into(), &4.into()), "{summary:#}");
+    assert_eq!(
+        (&summary["deletion"]["requested"], &summary["deletion"]["failed"]),
+        (&4.into(), &4.into()),
+        "{summary:#}"
+    );
     assert_eq!((&summary["deletion"]["bytes_deleted"], &summary["deletion"]["deleted"]), (&0.into(), &0.into()));
     assert_eq!(world.contents().await, before);
     assert_eq!(world.program.run(&["apply", &plan, "--yes"]).await.code, 4);
@@ -263,7 +304,11 @@ async fn a_stop_file_that_appears_between_two_batches_ends_the_run_there_and_the
     world.store.clear_hooks();
     std::fs::remove_file(stop_file).expect("removed");
     let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0);
-    assert_eq!((&summary["deletion"]["requested"], &summary["deletion"]["deleted"]), (&1500.into(), &1500.into()), "{summary:#}");
+    assert_eq!(
+        (&summary["deletion"]["requested"], &summary["deletion"]["deleted"]),
+        (&1500.into(), &1500.into()),
+        "{summary:#}"
+    );
     assert_eq!(world.keys(), before.into_iter().filter(|key| !key.starts_with(&prefix(1, id))).collect());
     assert_eq!(world.asked_to_delete().len(), 2500);
     assert_eq!(world.program.run(&["apply", &plan, "--yes"]).await.code, 4, "done with");
@@ -295,7 +340,10 @@ async fn a_dry_run_and_an_apply_that_nobody_confirmed_use_nothing_up() {
     let plan = world.plan_of_newest_audit();
     for _ in 0..2 {
         let summary = world.program.run(&["apply", &plan, "--dry-run", "--json"]).await.summary(0);
-        assert_eq!((&summary["dry_run"], &summary["outcome"], &summary["deletion"]), (&true.into(), &"complete".into(), &Value::Null));
+        assert_eq!(
+            (&summary["dry_run"], &summary["outcome"], &summary["deletion"]),
+            (&true.into(), &"complete".into(), &Value::Null)
+        );
         assert_eq!((&summary["groups"]["eligible"], &summary["eligible_objects"]), (&1.into(), &2.into()));
         // `--yes` does not turn a dry run into another.
         assert_eq!(world.program.run(&["apply", &plan, "-n", "-y"]).await.code, 0);
@@ -320,7 +368,8 @@ async fn recorded_allowances(world: &World) -> BTreeMap<String, String> {
     let path = world.program.path("reports/ledger.sqlite3");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).read_only(true);
     let pool = sqlx::sqlite::SqlitePool::connect_with(options).await.expect("the ledger");
-    let rows: Vec<(String, String)> = sqlx::query_as("SELECT breaker, value FROM allowances").fetch_all(&pool).await.expect("read");
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT breaker, value FROM allowances").fetch_all(&pool).await.expect("read");
     rows.into_iter().collect()
 }
 
@@ -333,7 +382,8 @@ async fn each_size_breaker_refuses_and_is_lifted_by_name_for_one_plan_on_record(
         ("orphan_share", ("MAX_ORPHAN_SHARE", "0.5"), "0.59", "0.6", json!(0.6)),
         ("foreign_share", ("MAX_FOREIGN_SHARE", "0.1"), "0.16", "0.17", json!(1.0 / 6.0)),
     ];
-    let tests = breakers.map(|(name, limit, too_little, enough, observed)| size_breaker(name, limit, too_little, enough, observed));
+    let tests = breakers
+        .map(|(name, limit, too_little, enough, observed)| size_breaker(name, limit, too_little, enough, observed));
     futures::future::join_all(tests).await;
 }
 
@@ -354,9 +404,14 @@ async fn size_breaker(name: &str, limit: (&str, &str), too_little: &str, enough:
     let before = world.contents().await;
     // An audit says so and is done.
     let summary = world.audit().await;
-    assert_eq!((&breaker(&summary, name)["tripped"], &breaker(&summary, name)["observed"]), (&true.into(), &observed), "{name}");
+    assert_eq!(
+        (&breaker(&summary, name)["tripped"], &breaker(&summary, name)["observed"]),
+        (&true.into(), &observed),
+        "{name}"
+    );
     let plan = world.plan_of_newest_audit();
-    let others = summary["breakers"].as_array().expect("breakers").iter().filter(|reading| reading["tripped"] == true).count();
+    let others =
+        summary["breakers"].as_array().expect("breakers").iter().filter(|reading| reading["tripped"] == true).count();
     assert_eq!(others, 1, "{name}: only that one");
     for arguments in [
         vec!["sweep", "--json"],
@@ -367,7 +422,10 @@ async fn size_breaker(name: &str, limit: (&str, &str), too_little: &str, enough:
         let ran: Ran = world.program.run(&arguments).await;
         let summary = ran.summary(4);
         assert_eq!((&summary["outcome"], &summary["deletion"]), (&"refused".into(), &Value::Null), "{arguments:?}");
-        assert_eq!((&breaker(&summary, name)["tripped"], &breaker(&summary, name)["latched"]), (&true.into(), &false.into()));
+        assert_eq!(
+            (&breaker(&summary, name)["tripped"], &breaker(&summary, name)["latched"]),
+            (&true.into(), &false.into())
+        );
         assert!(ran.stderr.contains(&format!("--allow {name}=")), "the next command: {}", ran.stderr);
     }
     assert_eq!(world.contents().await, before);
@@ -399,12 +457,25 @@ async fn every_tripped_size_breaker_is_reported_at_once_and_all_must_be_lifted()
     world.audit().await;
     let plan = world.plan_of_newest_audit();
     let before = world.contents().await;
-    let summary = world.program.run(&["apply", &plan, "--yes", "--json", "--allow", "objects=10", "--allow", "bytes=1MiB"]).await.summary(4);
+    let summary = world
+        .program
+        .run(&["apply", &plan, "--yes", "--json", "--allow", "objects=10", "--allow", "bytes=1MiB"])
+        .await
+        .summary(4);
     let tripped = |name: &str| breaker(&summary, name)["tripped"].clone();
-    assert_eq!((tripped("orphan_groups"), tripped("objects"), tripped("bytes")), (true.into(), false.into(), false.into()));
+    assert_eq!(
+        (tripped("orphan_groups"), tripped("objects"), tripped("bytes")),
+        (true.into(), false.into(), false.into())
+    );
     let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(4);
-    assert!(["orphan_groups", "objects", "bytes"].iter().all(|name| summary["reason"].as_str().is_some_and(|reason| reason.contains(name))));
-    for wrong in ["objects", "objects=many", "orphan_share=2", "nothing=1", "no_overlap=0", "live_drop=1.0", "incomplete=1"] {
+    assert!(
+        ["orphan_groups", "objects", "bytes"]
+            .iter()
+            .all(|name| summary["reason"].as_str().is_some_and(|reason| reason.contains(name)))
+    );
+    for wrong in
+        ["objects", "objects=many", "orphan_share=2", "nothing=1", "no_overlap=0", "live_drop=1.0", "incomplete=1"]
+    {
         let ran = world.program.run(&["apply", &plan, "--yes", "--json", "--allow", wrong]).await;
         assert_eq!(ran.code, 2, "{wrong}: {ran:?}");
     }
@@ -419,7 +490,10 @@ async fn a_sweep_deletes_under_automatic_approval_and_only_plans_where_a_person_
     world.settle().await;
     let before = world.contents().await;
     let summary = world.program.run(&["sweep", "--json"]).await.summary(0);
-    assert_eq!((&summary["outcome"], &summary["deletion"], &summary["groups"]["eligible"]), (&"complete".into(), &Value::Null, &1.into()));
+    assert_eq!(
+        (&summary["outcome"], &summary["deletion"], &summary["groups"]["eligible"]),
+        (&"complete".into(), &Value::Null, &1.into())
+    );
     assert_eq!(world.contents().await, before, "approval = \"required\" is the default");
     assert!(world.program.read("plan.json").contains(&id.to_string()));
     world.program.set_scope("POLICY__APPROVAL", "automatic");
@@ -439,7 +513,9 @@ async fn a_group_that_changed_since_the_plan_is_skipped_with_its_reason_and_the_
     for _ in 0..7 {
         ids.push(world.orphan(0).await);
     }
-    let [grown, overwritten, rewritten_alike, shrunk, twin, odd_twin, unchanged] = ids[..] else { unreachable!("seven") };
+    let [grown, overwritten, rewritten_alike, shrunk, twin, odd_twin, unchanged] = ids[..] else {
+        unreachable!("seven")
+    };
     world.audit().await;
     let plan = world.plan_of_newest_audit();
     world.put_group(&prefix(0, grown), &["new.npy"]).await;
@@ -452,17 +528,32 @@ async fn a_group_that_changed_since_the_plan_is_skipped_with_its_reason_and_the_
     let before = world.contents().await;
     let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0);
     assert_eq!(summary["outcome"], "complete");
-    for (id, objects, what) in
-        [(grown, 3, "new object"), (overwritten, 2, "overwritten"), (rewritten_alike, 2, "written again"), (shrunk, 1, "removed"), (twin, 2, "twin"), (odd_twin, 2, "odd twin")]
-    {
+    for (id, objects, what) in [
+        (grown, 3, "new object"),
+        (overwritten, 2, "overwritten"),
+        (rewritten_alike, 2, "written again"),
+        (shrunk, 1, "removed"),
+        (twin, 2, "twin"),
+        (odd_twin, 2, "odd twin"),
+    ] {
         assert_eq!(outcomes(&world, &prefix(0, id)), all(objects, "skipped", "changed_since_plan"), "{what}");
     }
     assert_eq!(outcomes(&world, &prefix(0, unchanged)), all(2, "deleted", ""));
     let deletion = &summary["deletion"];
-    assert_eq!((&deletion["requested"], &deletion["deleted"], &deletion["skipped"]), (&14.into(), &2.into(), &12.into()), "{deletion:#}");
+    assert_eq!(
+        (&deletion["requested"], &deletion["deleted"], &deletion["skipped"]),
+        (&14.into(), &2.into(), &12.into()),
+        "{deletion:#}"
+    );
     assert_eq!(world.contents().await, without(&before, &[prefix(0, unchanged)]));
     // They begin anew: the next scan sees each of them changed, and the one after that lets them go.
     let summary = world.audit().await;
     assert_eq!((&summary["groups"]["eligible"], &summary["groups"]["orphan"]), (&0.into(), &8.into()), "{summary:#}");
-    assert!(world.program.csv("orphans.csv").iter().all(|row| row["reason"] == "changed_since_seen" || row["reason"] == "not_canonical"));
+    assert!(
+        world
+            .program
+            .csv("orphans.csv")
+            .iter()
+            .all(|row| row["reason"] == "changed_since_seen" || row["reason"] == "not_canonical")
+    );
 }

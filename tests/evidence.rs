@@ -81,7 +81,7 @@ async fn one_of_two_live_tables_emptied_is_refused() {
     world.database.execute(&format!("GRANT SELECT ON heimdall.archived TO {role}")).await;
     let config = world.program.path("config.toml");
     let text = std::fs::read_to_string(&config).expect("read");
-    let second = "[[scope.live]]\ntable = \"heimdall.archived\"\nexpects_objects = { column = \"id\", values = [] }\n\n[scope.policy]";
+    let second = "[[scope.live]]\ntable = \"heimdall.archived\"\nexpects_objects = { column = \"id\", values = [\"none\"] }\n\n[scope.policy]";
     std::fs::write(&config, text.replace("[scope.policy]", second)).expect("written");
     let archived = uuid::Uuid::new_v4();
     world.put_group(&crate::support::prefix(0, archived), &["x"]).await;

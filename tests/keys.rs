@@ -10,11 +10,67 @@ use crate::support::{MemoryWorld, World, prefix, without};
 /// Names that MinIO stores, each with how a report shows it.
 fn names() -> Vec<(String, String)> {
     let plain = [
-        "plain.npy", "two  spaces .npy", " lead", "trail ", "a+b", "a%2Bb", "a%252Bb", "a%25b", "a%b", "100%", "%", "%%", "a%00b", "a%0Ab", "a%2Fb",
-        "'single'", "\"double\"", "`back`", "a,b;c", "<b>&amp;</b>", "&lt;", "&#1;", "&", "<>", "]]>", "<Key>x</Key>", "*", "a*", "?", "a?b=c", "#", "a#b",
-        "[a-z]", "{id}", "back\\slash", "\\", "=cmd", "@x", "-x", "+x", "$(reboot)", "~", "|", "^", ":", "\u{e9}-composed", "e\u{301}-decomposed",
-        "\u{c5}", "A\u{30a}", "\u{212b}", "\u{1f6f0}\u{fe0f}", "\u{1f468}\u{1f3fd}", "\u{65e5}\u{672c}", "\u{10ffff}", "\u{ffe9}", "\u{fffd}", "sample/rx_0.npy",
-        "sample/rx_1.npy", "sample-1/rx_0.npy", "UPPER", "upper",
+        "plain.npy",
+        "two  spaces .npy",
+        " lead",
+        "trail ",
+        "a+b",
+        "a%2Bb",
+        "a%252Bb",
+        "a%25b",
+        "a%b",
+        "100%",
+        "%",
+        "%%",
+        "a%00b",
+        "a%0Ab",
+        "a%2Fb",
+        "'single'",
+        "\"double\"",
+        "`back`",
+        "a,b;c",
+        "<b>&amp;</b>",
+        "&lt;",
+        "&#1;",
+        "&",
+        "<>",
+        "]]>",
+        "<Key>x</Key>",
+        "*",
+        "a*",
+        "?",
+        "a?b=c",
+        "#",
+        "a#b",
+        "[a-z]",
+        "{id}",
+        "back\\slash",
+        "\\",
+        "=cmd",
+        "@x",
+        "-x",
+        "+x",
+        "$(reboot)",
+        "~",
+        "|",
+        "^",
+        ":",
+        "\u{e9}-composed",
+        "e\u{301}-decomposed",
+        "\u{c5}",
+        "A\u{30a}",
+        "\u{212b}",
+        "\u{1f6f0}\u{fe0f}",
+        "\u{1f468}\u{1f3fd}",
+        "\u{65e5}\u{672c}",
+        "\u{10ffff}",
+        "\u{ffe9}",
+        "\u{fffd}",
+        "sample/rx_0.npy",
+        "sample/rx_1.npy",
+        "sample-1/rx_0.npy",
+        "UPPER",
+        "upper",
     ];
     let escaped = [
         ("line\nfeed", "line\\u{a}feed"),
@@ -65,14 +121,19 @@ fn keys_under(prefix: &str) -> BTreeMap<String, String> {
         names.push((marker.to_owned(), marker.to_owned()));
     }
     let count = names.len();
-    let keys: BTreeMap<_, _> = names.into_iter().map(|(name, shown)| (format!("{prefix}{name}"), format!("{prefix}{shown}"))).collect();
+    let keys: BTreeMap<_, _> =
+        names.into_iter().map(|(name, shown)| (format!("{prefix}{name}"), format!("{prefix}{shown}"))).collect();
     assert_eq!(keys.len(), count, "no name stands there twice");
     keys
 }
 
 /// Every second object is empty; the others differ.
 fn body_of(position: usize, key: &str) -> Vec<u8> {
-    if key.ends_with('/') || position.is_multiple_of(2) { Vec::new() } else { format!("{position} of {key}").into_bytes() }
+    if key.ends_with('/') || position.is_multiple_of(2) {
+        Vec::new()
+    } else {
+        format!("{position} of {key}").into_bytes()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,11 +163,18 @@ async fn exactly_the_keys_of_the_orphan_go_whatever_they_hold_and_those_of_the_l
     assert_eq!(before.len(), expected.len() + 3 * keys_under("x/").len(), "the store tells every key apart");
 
     let summary = world.audit().await;
-    assert_eq!((&summary["groups"]["live"], &summary["groups"]["eligible"], &summary["groups"]["foreign"]), (&3.into(), &3.into(), &0.into()));
+    assert_eq!(
+        (&summary["groups"]["live"], &summary["groups"]["eligible"], &summary["groups"]["foreign"]),
+        (&3.into(), &3.into(), &0.into())
+    );
     assert_eq!(summary["eligible_objects"], expected.len());
     let summary = world.apply().await.summary(0);
     let deletion = &summary["deletion"];
-    assert_eq!((&deletion["requested"], &deletion["deleted"]), (&expected.len().into(), &expected.len().into()), "{deletion:#}");
+    assert_eq!(
+        (&deletion["requested"], &deletion["deleted"]),
+        (&expected.len().into(), &expected.len().into()),
+        "{deletion:#}"
+    );
     let kept = without(&before, &[prefix(0, orphan), prefix(1, orphan), prefix(1, marker_only)]);
     assert_eq!(world.contents().await, kept, "byte for byte: every key with its entity tag, the MD5 of its body");
 
@@ -126,9 +194,17 @@ fn neighbour(id: Uuid, step: i8) -> Uuid {
 /// No report holds a character that a terminal obeys or that turns text around.
 fn assert_no_raw_control(world: &World) {
     let latest = std::path::PathBuf::from(world.program.latest(""));
-    for name in std::fs::read_dir(latest).expect("a report").map(|entry| entry.expect("a file").file_name().into_string().expect("a name")) {
+    for name in std::fs::read_dir(latest)
+        .expect("a report")
+        .map(|entry| entry.expect("a file").file_name().into_string().expect("a name"))
+    {
         let text = world.program.read(&name);
-        let raw: Vec<char> = text.chars().filter(|c| (c.is_control() && *c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')).collect();
+        let raw: Vec<char> = text
+            .chars()
+            .filter(|c| {
+                (c.is_control() && *c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+            })
+            .collect();
         assert!(raw.is_empty(), "{name}: {raw:?}");
     }
 }
@@ -148,7 +224,8 @@ async fn foreign_keys_are_listed_escaped_and_left_alone() {
     let before = world.contents().await;
     let summary = world.audit().await;
     assert_eq!(summary["groups"]["foreign"], expected.len());
-    let told: Vec<String> = world.program.csv("foreign.csv").into_iter().map(|row| row["prefix_or_key"].clone()).collect();
+    let told: Vec<String> =
+        world.program.csv("foreign.csv").into_iter().map(|row| row["prefix_or_key"].clone()).collect();
     assert_eq!(told.len(), expected.len());
     assert!(expected.values().all(|shown| told.contains(shown)), "{told:#?}");
     assert_no_raw_control(&world);
@@ -171,7 +248,11 @@ async fn every_key_is_named_in_one_delete_request_and_one_that_xml_cannot_carry_
     assert_eq!(world.apply().await.summary(0)["deletion"]["deleted"], expected.len());
     assert_eq!(world.asked_to_delete(), expected.keys().cloned().collect());
     let requests = world.store.requests();
-    let named: usize = requests.iter().filter(|request| matches!(request.operation, Operation::DeleteObjects | Operation::DeleteObject)).map(|request| request.keys.len()).sum();
+    let named: usize = requests
+        .iter()
+        .filter(|request| matches!(request.operation, Operation::DeleteObjects | Operation::DeleteObject))
+        .map(|request| request.keys.len())
+        .sum();
     assert_eq!(named, expected.len(), "none twice");
     let spoils_xml = |c: char| matches!(c, '\u{1}'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{fffe}' | '\u{ffff}');
     for request in requests.iter().filter(|request| request.operation == Operation::DeleteObjects) {

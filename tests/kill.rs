@@ -152,3 +152,26 @@ async fn an_interrupted_sweep_is_finished_by_the_next_sweep() {
     assert_eq!(planned.world.contents().await, planned.expected);
     assert_eq!(planned.told(), (OBJECTS, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_with_two_groups_converges_also_with_an_audit_after_the_first_is_gone() {
+    let world = World::new().await;
+    for _ in 0..3 {
+        world.live(0).await;
+    }
+    let id: Uuid = "0b000000-0000-4000-8000-000000000002".parse().expect("an id");
+    world.put_group(&prefix(0, id), &["a", "b"]).await;
+    world.put_group(&prefix(1, id), &["c", "d", "e"]).await;
+    let before = world.contents().await;
+    world.audit().await;
+    let plan = world.plan_of_newest_audit();
+    // The first group is gone and verified, the second not begun.
+    let ran = world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "before_intent:2", &["apply", &plan, "--yes"]).await;
+    assert_eq!(ran.code, SIGKILL, "{ran:?}");
+    assert_eq!(world.contents().await.len(), before.len() - 2);
+    let audit = world.audit().await;
+    assert_eq!((&audit["groups"]["eligible"], &audit["groups"]["empty"]), (&1.into(), &0.into()), "our own deletions are no change: {audit:#}");
+    let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0);
+    assert_eq!(summary["deletion"]["deleted"], 5, "{summary:#}");
+    assert_eq!(world.contents().await, without(&before, &[prefix(0, id), prefix(1, id)]));
+}

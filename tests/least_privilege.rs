@@ -1,5 +1,7 @@
 //! Least privilege: the policies and the role of README.md suffice for what each is for, and for nothing more.
 
+use std::borrow::Cow;
+
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
@@ -37,7 +39,10 @@ async fn world() -> (World, Uuid) {
 }
 
 #[track_caller]
-fn assert_denied<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug>(what: &str, result: Result<T, SdkError<E, HttpResponse>>) {
+fn assert_denied<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug>(
+    what: &str,
+    result: Result<T, SdkError<E, HttpResponse>>,
+) {
     match result {
         Err(SdkError::ServiceError(error)) => assert_eq!(error.err().code(), Some("AccessDenied"), "{what}"),
         other => panic!("{what}: {other:?}"),
@@ -58,7 +63,11 @@ async fn the_pair_that_looks_audits_and_can_do_nothing_else() {
 
     // Without a second pair, `apply` deletes with the first: nothing goes, and every key is told.
     let summary = world.program.run(&["apply", &world.plan_of_newest_audit(), "--yes", "--json"]).await.summary(5);
-    assert_eq!((&summary["deletion"]["requested"], &summary["deletion"]["failed"]), (&3.into(), &3.into()), "{summary:#}");
+    assert_eq!(
+        (&summary["deletion"]["requested"], &summary["deletion"]["failed"]),
+        (&3.into(), &3.into()),
+        "{summary:#}"
+    );
     assert_eq!(world.contents().await, before);
 
     let (client, bucket) = (looking.client(&world.bucket), &world.bucket.name);
@@ -177,8 +186,9 @@ async fn the_role_of_the_readme_reads_and_can_write_nothing() {
         for statement in &statements {
             for (text, must_fail) in [(begin, false), (statement.as_str(), true), ("ROLLBACK", false)] {
                 let done = sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned())).execute(&mut connection).await;
-                let code = done.as_ref().err().and_then(|error| error.as_database_error()?.code().map(|code| code.into_owned()));
-                let is_right = if must_fail { code.as_deref().is_some_and(|code| allowed.contains(&code)) } else { done.is_ok() };
+                let code = done.as_ref().err().and_then(|error| error.as_database_error()?.code().map(Cow::into_owned));
+                let is_right =
+                    if must_fail { code.as_deref().is_some_and(|code| allowed.contains(&code)) } else { done.is_ok() };
                 assert!(is_right, "{begin}; {statement}: {text}: {code:?}");
             }
         }

@@ -69,12 +69,15 @@ impl Planned {
 fn assert_refused(ran: &Ran, says: &str) {
     assert_eq!(ran.code, 4, "{ran:?}");
     let document = ran.json();
-    let reason = match document.get("error") {
-        Some(error) => error["message"].clone(),
-        None => {
-            assert_eq!((&document[0]["outcome"], &document[0]["deletion"]), (&"refused".into(), &Value::Null), "{document:#}");
-            document[0]["reason"].clone()
-        }
+    let reason = if let Some(error) = document.get("error") {
+        error["message"].clone()
+    } else {
+        assert_eq!(
+            (&document[0]["outcome"], &document[0]["deletion"]),
+            (&"refused".into(), &Value::Null),
+            "{document:#}"
+        );
+        document[0]["reason"].clone()
     };
     assert!(reason.as_str().is_some_and(|reason| reason.contains(says)), "`{says}` is not in {reason}");
     assert!(ran.stderr.contains(says) && ran.stderr.contains("hint:"), "{}", ran.stderr);
@@ -99,7 +102,7 @@ fn compact(json: &str) -> String {
 fn rehashed(file: &str) -> String {
     let file = compact(file);
     let plan = file.split_once("\"plan\":").expect("a plan").1.strip_suffix('}').expect("the end of the file");
-    let hash: String = Sha256::digest(plan.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = Sha256::digest(plan.as_bytes()).iter().fold(String::new(), |hash, byte| format!("{hash}{byte:02x}"));
     format!("{{\"sha256\":\"{hash}\",\"plan\":{plan}}}")
 }
 
@@ -158,7 +161,16 @@ async fn a_plan_is_named_by_path_by_folder_by_hash_or_by_the_start_of_its_hash()
     let planned = Planned::new().await;
     let hash = planned.hash();
     let folder = PathBuf::from(&planned.plan).parent().expect("a folder").display().to_string();
-    let names = [planned.plan.as_str(), &folder, "reports/synthetic/latest", "./reports/synthetic/latest/plan.json", &hash, &hash[..8], &hash[..20], &hash.to_uppercase()];
+    let names = [
+        planned.plan.as_str(),
+        &folder,
+        "reports/synthetic/latest",
+        "./reports/synthetic/latest/plan.json",
+        &hash,
+        &hash[..8],
+        &hash[..20],
+        &hash.to_uppercase(),
+    ];
     // `latest` is the report of the newest run: an apply that ran makes it another one, which has no plan.
     let (latest, others): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| name.contains("latest"));
     for name in latest {
@@ -168,7 +180,11 @@ async fn a_plan_is_named_by_path_by_folder_by_hash_or_by_the_start_of_its_hash()
     }
     for name in &others {
         let summary = planned.world.program.run(&["apply", name, "--dry-run", "--json"]).await.summary(0);
-        assert_eq!((&summary["plan_hash"], &summary["groups"]["eligible"]), (&hash.as_str().into(), &1.into()), "{name}");
+        assert_eq!(
+            (&summary["plan_hash"], &summary["groups"]["eligible"]),
+            (&hash.as_str().into(), &1.into()),
+            "{name}"
+        );
     }
     let mut other = hash.clone();
     other.replace_range(..1, if hash.starts_with('0') { "1" } else { "0" });
@@ -208,7 +224,7 @@ async fn a_hash_means_that_plan_and_no_other_that_lies_in_its_place() {
     planned.world.audit().await;
     std::fs::copy(planned.world.plan_of_newest_audit(), &planned.plan).expect("copied");
     // Whoever approved the first plan by its hash did not approve the second.
-    let first = planned.hash_of_first_plan().await;
+    let first = planned.hash_of_first_plan();
     let ran = planned.world.program.run(&["apply", &first, "--yes", "--json"]).await;
     assert_refused(&ran, "another plan");
     assert_eq!(planned.world.contents().await, before);
@@ -216,9 +232,10 @@ async fn a_hash_means_that_plan_and_no_other_that_lies_in_its_place() {
 }
 
 impl Planned {
-    async fn hash_of_first_plan(&self) -> String {
+    fn hash_of_first_plan(&self) -> String {
         let folder = &self.world.program.run_folders()[0];
-        let summary: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("summary.json")).expect("read")).expect("JSON");
+        let summary: Value =
+            serde_json::from_str(&std::fs::read_to_string(folder.join("summary.json")).expect("read")).expect("JSON");
         summary["plan_hash"].as_str().expect("a hash").to_owned()
     }
 }
@@ -264,7 +281,11 @@ async fn a_plan_that_was_begun_in_time_may_be_finished_and_one_that_was_not_may_
     let apply = ["apply", plan.as_str(), "--yes"];
     nights.clock.advance(Duration::hours(72));
     assert_eq!(nights.run(&apply).await, ExitCode::from(4));
-    assert!(nights.summary()["reason"].as_str().is_some_and(|reason| reason.contains("the plan expired at")), "{:#}", nights.summary());
+    assert!(
+        nights.summary()["reason"].as_str().is_some_and(|reason| reason.contains("the plan expired at")),
+        "{:#}",
+        nights.summary()
+    );
     nights.clock.advance(-Duration::seconds(1));
     let stop_file = nights.program.path("reports/STOP");
     let written = stop_file.clone();
@@ -338,7 +359,10 @@ async fn a_plan_of_another_ledger_is_refused_and_says_where_it_was_made() {
     assert_eq!(elsewhere.run(&["audit", "--json"]).await.summary(0)["groups"]["eligible"], 1);
     let ran = elsewhere.run(&["apply", &copy, "--yes", "--json"]).await;
     assert_refused(&ran, "the plan was made with another ledger");
-    assert!(ran.summary(4)["reason"].as_str().is_some_and(|reason| reason.contains(id) && reason.contains(path)), "{ran:?}");
+    assert!(
+        ran.summary(4)["reason"].as_str().is_some_and(|reason| reason.contains(id) && reason.contains(path)),
+        "{ran:?}"
+    );
     // Re-hashed for that ledger, it is one that it did not issue.
     let theirs: Value = serde_json::from_str(&elsewhere.read("summary.json")).expect("JSON");
     let moved = planned.text().replace(id, theirs["ledger"]["id"].as_str().expect("an id"));
@@ -384,7 +408,11 @@ async fn an_older_ledger_in_its_place_starts_all_sightings_again() {
     let backup = world.program.path("backup.sqlite3").display().to_string();
     let ran = world.program.run(&["ledger", "backup", &backup, "--json"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert_eq!(world.program.run(&["ledger", "backup", &backup, "--json"]).await.code, 2, "a backup overwrites nothing");
+    assert_eq!(
+        world.program.run(&["ledger", "backup", &backup, "--json"]).await.code,
+        2,
+        "a backup overwrites nothing"
+    );
     assert_eq!(world.audit().await["groups"]["eligible"], 1);
     let newer_plan = world.plan_of_newest_audit();
     remove_ledger(&world.program);
@@ -394,7 +422,11 @@ async fn an_older_ledger_in_its_place_starts_all_sightings_again() {
     assert_refused(&ran, "this ledger did not issue the plan");
     // The plan that it did issue rests on sightings that no longer count.
     let summary = world.program.run(&["apply", &older_plan, "--yes", "--json"]).await.summary(0);
-    assert_eq!((&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]), (&0.into(), &2.into()), "{summary:#}");
+    assert_eq!(
+        (&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]),
+        (&0.into(), &2.into()),
+        "{summary:#}"
+    );
     assert!(world.program.csv("deletions.csv").iter().all(|row| row["reason"] == "changed_since_plan"));
     assert_eq!(world.contents().await, before);
     for sightings in ["1", "2"] {

@@ -18,7 +18,8 @@ async fn schema(program: &Program, name: &str) -> jsonschema::Validator {
 
 #[track_caller]
 fn assert_valid(validator: &jsonschema::Validator, document: &Value) {
-    let errors: Vec<String> = validator.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path)).collect();
+    let errors: Vec<String> =
+        validator.iter_errors(document).map(|error| format!("{}: {error}", error.instance_path)).collect();
     assert!(errors.is_empty(), "{errors:#?}\n{document:#}");
 }
 
@@ -52,13 +53,21 @@ async fn assert_report(program: &Program, ran: &Ran, outcome: &str, more: &[&str
     let folders = program.run_folders();
     let newest = folders.last().expect("a report");
     let link = std::fs::read_link(program.reports().join("latest")).expect("a link");
-    assert!(link.is_relative() && link.components().count() == 1, "it can be moved with its folder: {}", link.display());
+    assert!(
+        link.is_relative() && link.components().count() == 1,
+        "it can be moved with its folder: {}",
+        link.display()
+    );
     assert_eq!(&program.reports().join(&link), newest);
-    let names = std::fs::read_dir(newest).expect("read").map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"));
+    let names = std::fs::read_dir(newest)
+        .expect("read")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"));
     let names: BTreeSet<String> = names.collect();
     let expected = ["summary.json", "orphans.csv", "missing.csv", "foreign.csv", "report.html"].iter().chain(more);
     assert_eq!(names, expected.map(ToString::to_string).collect(), "{outcome}");
-    for (name, header) in [("orphans.csv", ORPHANS), ("missing.csv", "id,table,created_at"), ("foreign.csv", "prefix_or_key,kind,reason")] {
+    for (name, header) in
+        [("orphans.csv", ORPHANS), ("missing.csv", "id,table,created_at"), ("foreign.csv", "prefix_or_key,kind,reason")]
+    {
         assert_eq!(program.read(name).lines().next(), Some(header));
     }
     if more.contains(&"deletions.csv") {
@@ -86,7 +95,10 @@ fn assert_adds_up(summary: &Value) {
         assert_eq!(groups("listed"), groups("live") + groups("orphan") + groups("empty"), "{summary:#}");
     }
     if let Some(deletion) = summary["deletion"].as_object() {
-        let sum: u64 = ["deleted", "already_gone", "skipped", "failed", "unconfirmed"].iter().map(|name| deletion[*name].as_u64().expect("a count")).sum();
+        let sum: u64 = ["deleted", "already_gone", "skipped", "failed", "unconfirmed"]
+            .iter()
+            .map(|name| deletion[*name].as_u64().expect("a count"))
+            .sum();
         assert_eq!(deletion["requested"], sum);
     }
     for name in ["started_at", "finished_at"] {
@@ -96,13 +108,28 @@ fn assert_adds_up(summary: &Value) {
 
 /// Nothing in a page is fetched from anywhere.
 fn assert_self_contained(page: &str) {
-    let fetching = [r"<\s*(link|iframe|object|embed|base|img|video|audio|source)\b", r"\bsrc\s*=", r"@import", r#"url\(\s*['"]?[^d#'"\s]"#];
+    let fetching = [
+        r"<\s*(link|iframe|object|embed|base|img|video|audio|source)\b",
+        r"\bsrc\s*=",
+        r"@import",
+        r#"url\(\s*['"]?[^d#'"\s]"#,
+    ];
     for pattern in fetching {
         assert!(!Regex::new(&format!("(?i){pattern}")).expect("valid").is_match(page), "{pattern}");
     }
-    let policy = Regex::new(r#"http-equiv="Content-Security-Policy" content="([^"]*)""#).expect("valid").captures(page).expect("a policy");
-    assert!(policy[1].contains("default-src &#39;none&#39;") || policy[1].contains("default-src 'none'"), "{}", &policy[1]);
-    for found in Regex::new(r#"(?i)\b(?:href|xlink:href|action|srcset|poster|data)\s*=\s*["']?([^"'\s>]+)"#).expect("valid").captures_iter(page) {
+    let policy = Regex::new(r#"http-equiv="Content-Security-Policy" content="([^"]*)""#)
+        .expect("valid")
+        .captures(page)
+        .expect("a policy");
+    assert!(
+        policy[1].contains("default-src &#39;none&#39;") || policy[1].contains("default-src 'none'"),
+        "{}",
+        &policy[1]
+    );
+    for found in Regex::new(r#"(?i)\b(?:href|xlink:href|action|srcset|poster|data)\s*=\s*["']?([^"'\s>]+)"#)
+        .expect("valid")
+        .captures_iter(page)
+    {
         let address = &found[1];
         let is_beside = !address.contains(':') && !address.starts_with("//") && !address.starts_with('/');
         assert!(is_beside, "{address} is not beside the page");
@@ -117,7 +144,10 @@ async fn audit_apply_and_sweep_leave_whole_reports_that_fit_their_schemas() {
     let ran = world.program.run(&["audit", "--json"]).await;
     assert_eq!(ran.code, 0);
     let audited = assert_report(&world.program, &ran, "complete", &["plan.json"]).await;
-    assert_eq!((&audited["missing"], &audited["groups"]["foreign"], &audited["trend"]), (&1.into(), &1.into(), &Value::Null));
+    assert_eq!(
+        (&audited["missing"], &audited["groups"]["foreign"], &audited["trend"]),
+        (&1.into(), &1.into(), &Value::Null)
+    );
     let plan = world.plan_of_newest_audit();
     let ran = world.program.run(&["apply", &plan, "--dry-run", "--json"]).await;
     assert_eq!(assert_report(&world.program, &ran, "complete", &[]).await["plan_hash"], audited["plan_hash"]);
@@ -166,7 +196,12 @@ async fn a_database_or_a_store_that_is_down_or_says_no_leaves_a_whole_report() {
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://sweeper:x@{}/{name}", nowhere()), reader.clone(), "failed"),
         ("ORPHAN_SWEEPER_DATABASE_URL", reader.replace("change-me", "wrong"), reader.clone(), "failed"),
         ("ORPHAN_SWEEPER_DATABASE_URL", reader.replace(name.as_str(), "nowhere"), reader, "failed"),
-        ("ORPHAN_SWEEPER__STORE__ENDPOINT", format!("http://{}", nowhere()), world.bucket.endpoint.clone(), "incomplete"),
+        (
+            "ORPHAN_SWEEPER__STORE__ENDPOINT",
+            format!("http://{}", nowhere()),
+            world.bucket.endpoint.clone(),
+            "incomplete",
+        ),
         ("AWS_SECRET_ACCESS_KEY", "wrong-secret-key".to_owned(), secret, "incomplete"),
     ] {
         world.program.set(variable, &wrong);
@@ -174,7 +209,10 @@ async fn a_database_or_a_store_that_is_down_or_says_no_leaves_a_whole_report() {
             let ran = world.program.run(&arguments).await;
             assert_eq!(ran.code, 1, "{variable}: {ran:?}");
             let summary = assert_report(&world.program, &ran, outcome, &[]).await;
-            assert!(summary["reason"].as_str().is_some_and(|reason| reason.len() > 20) && summary["coverage"]["complete"] == false);
+            assert!(
+                summary["reason"].as_str().is_some_and(|reason| reason.len() > 20)
+                    && summary["coverage"]["complete"] == false
+            );
             assert!(ran.stderr.contains("hint:"), "{}", ran.stderr);
         }
         world.program.set(variable, &right);
@@ -202,7 +240,10 @@ async fn an_interrupted_run_leaves_a_whole_report() {
     let (world, _) = world().await;
     // A lock that the read waits for, two seconds at most: time for a signal.
     let mut lock = world.database.pool.begin().await.expect("begun");
-    sqlx::query("LOCK TABLE heimdall.synthetic_datasets IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("locked");
+    sqlx::query("LOCK TABLE heimdall.synthetic_datasets IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .expect("locked");
     let child = world.program.start(&["audit", "--json"]);
     let foreign = || world.program.run_folders().last().is_some_and(|folder| folder.join("foreign.csv").exists());
     for _ in 0..400 {
@@ -227,12 +268,19 @@ async fn a_field_that_a_spreadsheet_would_run_is_quoted_wherever_it_stands() {
         let scope = format!("{first}/");
         world.program.edit_config(|text| {
             let quoted = |text: &str| text.replace("synthetic/{id}/", "$0").replace("synthetic/dataset-{id}/", "$1");
-            let text = quoted(&text).replace("$0", &format!("{scope}{{id}}/")).replace("$1", &format!("{scope}dataset-{{id}}/"));
+            let text = quoted(&text)
+                .replace("$0", &format!("{scope}{{id}}/"))
+                .replace("$1", &format!("{scope}dataset-{{id}}/"));
             text.replace("prefix   = \"synthetic/\"", &format!("prefix   = \"{scope}\""))
         });
         let (live, id) = (Uuid::new_v4(), Uuid::new_v4());
         world.database.insert(live).await;
-        for key in [format!("{scope}{live}/x"), format!("{scope}{id}/=cmd|' /C calc'!A0"), format!("{scope}dataset-{id}/,\"\n=1"), format!("{scope}=1")] {
+        for key in [
+            format!("{scope}{live}/x"),
+            format!("{scope}{id}/=cmd|' /C calc'!A0"),
+            format!("{scope}dataset-{id}/,\"\n=1"),
+            format!("{scope}=1"),
+        ] {
             world.bucket.put(&key, b"x").await;
         }
         world.audit().await;
@@ -240,19 +288,25 @@ async fn a_field_that_a_spreadsheet_would_run_is_quoted_wherever_it_stands() {
         let shown = if starts_safe(first) { scope.clone() } else { format!("'{scope}") };
         let orphans = world.program.csv("orphans.csv");
         assert_eq!(orphans.len(), 2);
-        assert!(orphans.iter().all(|row| row["prefix"].starts_with(&shown) && row["pattern"].starts_with(&shown)), "{orphans:?}");
+        assert!(
+            orphans.iter().all(|row| row["prefix"].starts_with(&shown) && row["pattern"].starts_with(&shown)),
+            "{orphans:?}"
+        );
         assert_eq!(world.program.csv("foreign.csv")[0]["prefix_or_key"], format!("{shown}=1"));
         assert_eq!(world.apply().await.summary(0)["deletion"]["deleted"], 2);
         for folder in world.program.run_folders() {
             for name in ["orphans.csv", "foreign.csv", "missing.csv", "deletions.csv"] {
                 let Ok(text) = std::fs::read_to_string(folder.join(name)) else { continue };
-                let unsafe_field = read_csv(&text).into_iter().flat_map(BTreeMapExt::into_fields).find(|field| !starts_safe(field));
+                let unsafe_field =
+                    read_csv(&text).into_iter().flat_map(BTreeMapExt::into_fields).find(|field| !starts_safe(field));
                 assert_eq!(unsafe_field, None, "{name}");
             }
         }
-        let mut told: Vec<String> = world.program.csv("deletions.csv").into_iter().map(|row| row["key"].clone()).collect();
+        let mut told: Vec<String> =
+            world.program.csv("deletions.csv").into_iter().map(|row| row["key"].clone()).collect();
         told.sort();
-        let mut expected = vec![format!("{shown}{id}/=cmd|' /C calc'!A0"), format!("{shown}dataset-{id}/,\"\\u{{a}}=1")];
+        let mut expected =
+            vec![format!("{shown}{id}/=cmd|' /C calc'!A0"), format!("{shown}dataset-{id}/,\"\\u{{a}}=1")];
         expected.sort();
         assert_eq!(told, expected);
         assert_eq!(world.contents().await.len(), 2, "the live one and the foreign one are left");
@@ -273,7 +327,10 @@ impl BTreeMapExt for std::collections::BTreeMap<String, String> {
 #[track_caller]
 fn one_document(ran: &Ran) -> Value {
     let mut documents = serde_json::Deserializer::from_str(&ran.stdout).into_iter::<Value>();
-    let first = documents.next().unwrap_or_else(|| panic!("nothing on stdout: {ran:?}")).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
+    let first = documents
+        .next()
+        .unwrap_or_else(|| panic!("nothing on stdout: {ran:?}"))
+        .unwrap_or_else(|error| panic!("{error}: {ran:?}"));
     assert!(documents.next().is_none(), "more than one document: {ran:?}");
     first
 }
@@ -373,7 +430,10 @@ fn assert_is_error(ran: &Ran) {
 async fn a_second_run_is_told_so_while_the_first_holds_the_lock() {
     let (world, _) = world().await;
     let mut lock = world.database.pool.begin().await.expect("begun");
-    sqlx::query("LOCK TABLE heimdall.synthetic_datasets IN ACCESS EXCLUSIVE MODE").execute(&mut *lock).await.expect("locked");
+    sqlx::query("LOCK TABLE heimdall.synthetic_datasets IN ACCESS EXCLUSIVE MODE")
+        .execute(&mut *lock)
+        .await
+        .expect("locked");
     let first = world.program.start(&["audit", "--json"]);
     for _ in 0..400 {
         if !world.program.run_folders().is_empty() {

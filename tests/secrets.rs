@@ -56,7 +56,12 @@ async fn run(canaries: &[Canary], program: &Program, what: &str, arguments: &[&s
 /// Runs the commands that use secrets; none may show one, and at least one must fail with this in its words.
 async fn run_failing(canaries: &[Canary], program: &Program, plan: &str, what: &str, says: &str) {
     let mut said = String::new();
-    let commands = [vec!["audit"], vec!["apply", plan, "--yes"], vec!["explain", "0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10"], vec!["doctor"]];
+    let commands = [
+        vec!["audit"],
+        vec!["apply", plan, "--yes"],
+        vec!["explain", "0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10"],
+        vec!["doctor"],
+    ];
     for (command, manner) in commands.iter().zip(TALKATIVE.iter().cycle()) {
         let arguments: Vec<&str> = command.iter().chain(*manner).copied().collect();
         let ran = run(canaries, program, what, &arguments).await;
@@ -97,7 +102,11 @@ async fn world() -> (World, Vec<Canary>) {
 async fn the_search_finds_what_it_looks_for() {
     let program = Program::bare("http://127.0.0.1:9", "bucket", "postgres://x@127.0.0.1:9/x");
     let canaries = [("a canary", "CanaryThatIsThere==".to_owned())];
-    for (place, text) in [("plain", "xx CanaryThatIsThere== xx"), ("encoded", "a=CanaryThatIsThere%3D%3D&b"), ("base64", "Q2FuYXJ5VGhhdElzVGhlcmU9PQ==")] {
+    for (place, text) in [
+        ("plain", "xx CanaryThatIsThere== xx"),
+        ("encoded", "a=CanaryThatIsThere%3D%3D&b"),
+        ("base64", "Q2FuYXJ5VGhhdElzVGhlcmU9PQ=="),
+    ] {
         let found = std::panic::catch_unwind(|| search(&canaries, place, text.as_bytes()));
         assert!(found.is_err(), "{place}");
     }
@@ -132,7 +141,10 @@ async fn right_secrets_are_used_and_never_shown() {
         assert_eq!(ran.code, 0, "{ran:?}");
     }
     assert_eq!(world.contents().await.len(), 1, "the plan was applied");
-    assert!(world.program.files().iter().any(|(path, _)| path.ends_with("ledger.sqlite3")), "the ledger was searched too");
+    assert!(
+        world.program.files().iter().any(|(path, _)| path.ends_with("ledger.sqlite3")),
+        "the ledger was searched too"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,8 +169,16 @@ async fn wrong_secrets_fail_and_are_not_shown_either() {
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:1/d"), "failed to connect"),
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u@127.0.0.1:1/d?password={wrong}"), "failed to connect"),
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@no.such.host.invalid/d"), "failed to connect"),
-        ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:1/d?sslmode={wrong}"), "an option that cannot be read"),
-        ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:1/d?sslmode=verify-full&sslrootcert=/nowhere"), "failed to connect"),
+        (
+            "ORPHAN_SWEEPER_DATABASE_URL",
+            format!("postgres://u:{wrong}@127.0.0.1:1/d?sslmode={wrong}"),
+            "an option that cannot be read",
+        ),
+        (
+            "ORPHAN_SWEEPER_DATABASE_URL",
+            format!("postgres://u:{wrong}@127.0.0.1:1/d?sslmode=verify-full&sslrootcert=/nowhere"),
+            "failed to connect",
+        ),
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:port/d"), "cannot be read"),
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{wrong}@[::1/d"), "cannot be read"),
         // A password that was not percent-encoded: what follows its slash reads as a path, or its hash sign as the end.
@@ -223,9 +243,8 @@ async fn secrets_in_files_that_are_wrong_or_misplaced_are_not_shown() {
     ] {
         std::fs::write(&file, content).expect("written");
         world.program.set("ORPHAN_SWEEPER__DATABASE__URL_FILE", &path);
-        if says != "name different databases" {
-            world.program.unset("ORPHAN_SWEEPER_DATABASE_URL");
-        } else {
+        world.program.unset("ORPHAN_SWEEPER_DATABASE_URL");
+        if says == "name different databases" {
             let (_, url) = canaries.iter().find(|(name, _)| *name == "the database address").expect("there");
             world.program.set("ORPHAN_SWEEPER_DATABASE_URL", url);
         }
@@ -254,7 +273,8 @@ async fn secrets_written_into_the_configuration_are_refused_and_not_repeated() {
         ("[store]", format!("[store]\nca_file = [\"{wrong}\"]")),
         ("endpoint   = \"http://127.0.0.1:9000\"", format!("endpoint = \"http://u:{wrong}@127.0.0.1:9000\"")),
     ] {
-        let mut program = Program { folder: tempfile::tempdir().expect("a folder"), variables: world.program.variables.clone() };
+        let mut program =
+            Program { folder: tempfile::tempdir().expect("a folder"), variables: world.program.variables.clone() };
         program.unset("ORPHAN_SWEEPER__STORE__ENDPOINT");
         std::fs::copy(world.program.path("config.toml"), program.path("config.toml")).expect("copied");
         program.edit_config(|text| text.replacen(from, &to, 1));

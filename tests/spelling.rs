@@ -4,13 +4,13 @@ use uuid::Uuid;
 
 use crate::support::{MemoryWorld, Program, World, odd_spellings, prefix, without};
 
-/// The reason and verdict of a prefix in the newest orphans.csv.
-fn verdict_of(program: &Program, prefix: &str) -> Option<(String, String)> {
+/// The verdict and its reason of a prefix in the newest orphans.csv; none where it is no orphan.
+fn verdict_of(program: &Program, prefix: &str) -> Option<String> {
     let rows = program.csv("orphans.csv");
     let mut found = rows.iter().filter(|row| row["prefix"] == prefix);
     let row = found.next()?;
     assert!(found.next().is_none(), "{prefix} stands there twice");
-    Some((row["verdict"].clone(), row["reason"].clone()))
+    Some(format!("{}: {}", row["verdict"], row["reason"]))
 }
 
 /// Every group that an id has in odd spellings, under both patterns.
@@ -21,17 +21,10 @@ fn odd_prefixes(id: Uuid) -> Vec<String> {
 
 /// The prefixes that foreign.csv names, sorted.
 fn foreign(program: &Program) -> Vec<String> {
-    let mut named: Vec<String> = program.csv("foreign.csv").into_iter().map(|row| row["prefix_or_key"].clone()).collect();
+    let mut named: Vec<String> =
+        program.csv("foreign.csv").into_iter().map(|row| row["prefix_or_key"].clone()).collect();
     named.sort();
     named
-}
-
-fn kept_as(reason: &str) -> Option<(String, String)> {
-    Some(("keep".into(), reason.into()))
-}
-
-fn eligible() -> Option<(String, String)> {
-    Some(("eligible".into(), "eligible".into()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +48,7 @@ async fn odd_spellings_live_with_their_row_and_are_kept_without_it_also_when_the
     assert_eq!(summary["groups"]["foreign"], 0);
     for id in [twins, odd_only] {
         for prefix in odd_prefixes(id) {
-            assert_eq!(verdict_of(&world.program, &prefix), kept_as("not_canonical"), "{prefix}");
+            assert_eq!(verdict_of(&world.program, &prefix).as_deref(), Some("keep: not_canonical"), "{prefix}");
         }
     }
     for prefix in odd_prefixes(live) {
@@ -128,7 +121,11 @@ async fn what_no_pattern_reads_is_foreign_and_what_lies_outside_or_is_ignored_is
     }
     let before = world.contents().await;
     let summary = world.audit().await;
-    assert_eq!((&summary["groups"]["listed"], &summary["groups"]["foreign"]), (&2.into(), &found.len().into()), "{summary:#}");
+    assert_eq!(
+        (&summary["groups"]["listed"], &summary["groups"]["foreign"]),
+        (&2.into(), &found.len().into()),
+        "{summary:#}"
+    );
     let mut expected = found.to_vec();
     expected.sort();
     assert_eq!(foreign(&world.program), expected);
@@ -145,19 +142,30 @@ async fn what_no_pattern_reads_is_foreign_and_what_lies_outside_or_is_ignored_is
 async fn empty_segments_and_dots_are_bytes_and_nothing_is_resolved() {
     let world = MemoryWorld::new().await;
     let (live, orphan) = (world.live(0).await, Uuid::new_v4());
-    let gone: Vec<String> = ["", "/x", "//", "a//b", "a/./b", "a/../b", "/", "..", ".", "./"].iter().map(|name| format!("{}{name}", prefix(0, orphan))).collect();
+    let gone: Vec<String> = ["", "/x", "//", "a//b", "a/./b", "a/../b", "/", "..", ".", "./"]
+        .iter()
+        .map(|name| format!("{}{name}", prefix(0, orphan)))
+        .collect();
     // What a store or a proxy that resolves dots would take for the live dataset's object.
     let climbing = format!("{}../{live}/sample/rx.npy", prefix(0, orphan));
     // XML cannot carry it, so it has a request, and a path, of its own.
     let climbing_alone = format!("{}../{live}/\u{1}", prefix(0, orphan));
     let live_twin = format!("{}\u{1}", prefix(0, live));
-    let foreign_keys = ["synthetic//x".to_owned(), format!("synthetic//{orphan}/x"), "synthetic///".to_owned(), format!("synthetic/./{orphan}/x")];
+    let foreign_keys = [
+        "synthetic//x".to_owned(),
+        format!("synthetic//{orphan}/x"),
+        "synthetic///".to_owned(),
+        format!("synthetic/./{orphan}/x"),
+    ];
     for key in gone.iter().chain([&climbing, &climbing_alone, &live_twin]).chain(&foreign_keys) {
         world.put(key);
     }
     let before = world.keys();
     let summary = world.audit().await;
-    assert_eq!((&summary["groups"]["listed"], &summary["groups"]["live"], &summary["groups"]["foreign"]), (&2.into(), &1.into(), &2.into()));
+    assert_eq!(
+        (&summary["groups"]["listed"], &summary["groups"]["live"], &summary["groups"]["foreign"]),
+        (&2.into(), &1.into(), &2.into())
+    );
     assert_eq!(foreign(&world.program), ["synthetic/./", "synthetic//"]);
     let expected: std::collections::BTreeSet<String> = gone.into_iter().chain([climbing, climbing_alone]).collect();
     assert_eq!(world.apply().await.summary(0)["deletion"]["deleted"], expected.len());
@@ -171,7 +179,9 @@ async fn a_key_that_is_named_like_a_group_is_no_part_of_it() {
     let world = MemoryWorld::new().await;
     world.live(0).await;
     let id = world.orphan(0);
-    for key in [format!("synthetic/{id}"), format!("synthetic/dataset-{id}"), "synthetic".to_owned(), "synthetic/".to_owned()] {
+    for key in
+        [format!("synthetic/{id}"), format!("synthetic/dataset-{id}"), "synthetic".to_owned(), "synthetic/".to_owned()]
+    {
         world.put(&key);
     }
     let before = world.keys();
@@ -202,7 +212,12 @@ async fn name(world: &World, text: &str) {
 /// How an id may stand in a text column.
 fn rows_of(id: Uuid) -> Vec<String> {
     let mut rows = odd_spellings(id).to_vec();
-    rows.extend([id.to_string(), format!(" {id} "), format!("{id}\n"), format!("{{{}}}", id.to_string().to_uppercase())]);
+    rows.extend([
+        id.to_string(),
+        format!(" {id} "),
+        format!("{id}\n"),
+        format!("{{{}}}", id.to_string().to_uppercase()),
+    ]);
     rows
 }
 
@@ -225,9 +240,13 @@ async fn a_text_column_in_any_spelling_protects_and_nulls_are_ignored() {
     let orphan = world.orphan(1).await;
     let before = world.contents().await;
     let summary = world.audit().await;
-    assert_eq!((&summary["groups"]["live"], &summary["groups"]["orphan"]), (&(2 * live.len()).into(), &1.into()), "{summary:#}");
+    assert_eq!(
+        (&summary["groups"]["live"], &summary["groups"]["orphan"]),
+        (&(2 * live.len()).into(), &1.into()),
+        "{summary:#}"
+    );
     assert_eq!(summary["coverage"]["references"], live.len());
-    assert_eq!(verdict_of(&world.program, &prefix(1, orphan)), eligible());
+    assert_eq!(verdict_of(&world.program, &prefix(1, orphan)).as_deref(), Some("eligible: eligible"));
     assert_eq!(world.apply().await.summary(0)["deletion"]["deleted"], 2);
     assert_eq!(world.contents().await, without(&before, &[prefix(1, orphan)]));
 }
@@ -239,7 +258,11 @@ async fn a_text_row_in_an_odd_spelling_protects_at_the_last_check_too() {
         let row = rows_of(id)[position].clone();
         insert_when_verified(&world, id, row.clone());
         let summary = world.apply().await.summary(0);
-        assert_eq!((&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]), (&0.into(), &2.into()), "{row:?}: {summary:#}");
+        assert_eq!(
+            (&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]),
+            (&0.into(), &2.into()),
+            "{row:?}: {summary:#}"
+        );
         assert!(world.program.csv("deletions.csv").iter().all(|row| row["reason"] == "live_again"));
         assert_eq!(world.asked_to_delete().len(), 0);
     }
@@ -297,11 +320,21 @@ async fn a_live_id_that_is_no_uuid_fails_every_command_and_nothing_is_deleted() 
     let plan = world.plan_of_newest_audit();
     let before = world.contents().await;
     world.program.set_scope("POLICY__APPROVAL", "automatic");
-    for nonsense in ["nonsense", "", "0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a1", "0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a1g", "dataset-0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10"] {
+    for nonsense in [
+        "nonsense",
+        "",
+        "0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a1",
+        "0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a1g",
+        "dataset-0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10",
+    ] {
         name(&world, nonsense).await;
         for arguments in [vec!["audit", "--json"], vec!["sweep", "--json"], vec!["apply", &plan, "--yes", "--json"]] {
             let summary = world.program.run(&arguments).await.summary(1);
-            assert_eq!((&summary["outcome"], &summary["deletion"]), (&"failed".into(), &serde_json::Value::Null), "{nonsense:?}: {summary:#}");
+            assert_eq!(
+                (&summary["outcome"], &summary["deletion"]),
+                (&"failed".into(), &serde_json::Value::Null),
+                "{nonsense:?}: {summary:#}"
+            );
             assert!(summary["reason"].as_str().is_some_and(|reason| reason.contains("is no UUID")), "{summary:#}");
         }
         assert_eq!(world.contents().await, before, "{nonsense:?}");

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{CommandError, Host, load, only_scope, print_json, print_text, scopes};
 use crate::cli::Global;
 use crate::config::{Config, DAY, Scope};
-use crate::decide::breakers::Breaker;
+use crate::decide::breakers::{Breaker, MAX_SKEW};
 use crate::exit::Exit;
 use crate::model::{Timestamp, human_bytes};
 use crate::record::{Ledger, RunRow};
@@ -129,7 +129,8 @@ fn limit_of(scope: &Scope, now: Timestamp) -> Duration {
 }
 
 fn is_recent(since: Option<Timestamp>, now: Timestamp, limit: Duration) -> bool {
-    since.is_some_and(|since| (now - since).to_std().unwrap_or_default() <= limit)
+    // A success in the future says only that a clock was wrong.
+    since.is_some_and(|since| since - now <= MAX_SKEW && (now - since).to_std().unwrap_or_default() <= limit)
 }
 
 pub(super) async fn acknowledge(global: &Global, host: &Host, breaker: &str, by: &str, reason: &str) -> Result<Exit, CommandError> {
@@ -177,6 +178,7 @@ mod tests {
         assert!(is_recent(Some(at(0)), at(100), limit));
         assert!(!is_recent(Some(at(0)), at(101), limit));
         assert!(!is_recent(None, at(0), limit));
-        assert!(is_recent(Some(at(200)), at(100), limit), "a success in the future of a clock that was set back");
+        assert!(is_recent(Some(at(400)), at(100), limit), "clocks may differ by five minutes");
+        assert!(!is_recent(Some(at(401)), at(100), limit), "a success in the future is none");
     }
 }

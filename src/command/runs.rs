@@ -40,14 +40,27 @@ async fn run_scopes(global: &Global, host: &Host, progress: Progress, job: &Job)
     check_secrets(&config, host)?;
     let keyring = Keyring::new(host.variables.clone());
     let (services, _lock) = services(config, host, progress, stop_on_signals()).await?;
-    let mut ends = Vec::new();
+    let (mut ends, mut failures) = (Vec::new(), Vec::new());
     for scope in services.config.scopes.iter().filter(|scope| names.contains(&scope.name)) {
-        ends.push(run_scope(&services, &keyring, scope, job).await?);
+        match run_scope(&services, &keyring, scope, job).await {
+            Ok(end) => ends.push(end),
+            // Scopes run independently: one that could not even begin is no reason to leave out the next.
+            Err(failure) => failures.push((scope.name.clone(), failure)),
+        }
         if services.stop.token.is_cancelled() {
             break;
         }
     }
-    Ok(tell(&ends, global))
+    if ends.is_empty()
+        && let Some((_, failure)) = failures.pop()
+    {
+        return Err(failure.into());
+    }
+    let told = tell(&ends, global);
+    for (scope, failure) in &failures {
+        eprintln!("error: scope {scope}: {}", failure.chain());
+    }
+    Ok(Exit::of_all(failures.iter().map(|(_, failure)| failure.exit()).chain([told])))
 }
 
 /// Missing secrets are a mistake of the set-up, to be told before a run begins.

@@ -119,7 +119,8 @@ pub fn load(flag: Option<&Path>, variables: &Variables) -> Result<Config, Config
             .find(|path| path.exists())
             .ok_or_else(|| ConfigError::NotFound("`./config.toml` or `/etc/orphan-sweeper/config.toml`".into()))?,
     };
-    let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
     // The ledger remembers where plans lie, and the next command may start in another folder.
     let path = std::path::absolute(&path).unwrap_or(path);
     parse(&text, &path, variables)
@@ -145,7 +146,9 @@ pub fn parse(text: &str, path: &Path, variables: &Variables) -> Result<Config, C
 }
 
 fn read(mut root: Reader<'_>, path: &Path, problems: &Problems) -> Option<Config> {
-    let folder = Folder(path.parent().unwrap_or(Path::new("")).to_path_buf());
+    let parent = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    // Absolute, so that a plan or a report is found from any other working directory.
+    let folder = Folder(std::path::absolute(if parent.as_os_str().is_empty() { Path::new(".") } else { &parent }).unwrap_or(parent.clone()));
     let store = read_store(root.table("store"), &folder);
 
     let mut table = root.table("database");
@@ -194,7 +197,8 @@ fn read_store(mut table: Reader<'_>, folder: &Folder) -> Option<Store> {
             None
         }
     });
-    let region = table.text("region", "a region, such as \"us-east-1\"").map_or("us-east-1".into(), |placed| placed.value);
+    let region =
+        table.text("region", "a region, such as \"us-east-1\"").map_or("us-east-1".into(), |placed| placed.value);
     let path_style = table.boolean("path_style", true);
     let ca_file = folder.file(table.text("ca_file", "the path of a PEM file"));
     let credentials = read_credential_files(&mut table, folder);

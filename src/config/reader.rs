@@ -123,11 +123,21 @@ impl<'p> Reader<'p> {
         }
     }
 
-    fn read<T>(&mut self, key: &'static str, expected: &str, read: impl Fn(&Value) -> Result<T, String>) -> Option<Placed<T>> {
+    fn read<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        read: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<Placed<T>> {
         self.read_node(key, expected, |node| read(&node.value))
     }
 
-    fn read_node<T>(&mut self, key: &'static str, expected: &str, read: impl Fn(&Node) -> Result<T, String>) -> Option<Placed<T>> {
+    fn read_node<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        read: impl Fn(&Node) -> Result<T, String>,
+    ) -> Option<Placed<T>> {
         let path = self.key(key);
         let node = self.take(key)?;
         match read(&node) {
@@ -170,7 +180,9 @@ impl<'p> Reader<'p> {
         let fallback = Placed { value: default, place: self.place.clone(), key: self.key(key) };
         let read = |value: &Value| match value {
             Value::Text(text) if text.trim_start().starts_with('-') => Err(format!("`{text}` is negative")),
-            Value::Text(text) => humantime::parse_duration(text).map_err(|error| format!("`{text}` is no duration ({error})")),
+            Value::Text(text) => {
+                humantime::parse_duration(text).map_err(|error| format!("`{text}` is no duration ({error})"))
+            }
             Value::Integer(number) if *number < 0 => Err(format!("`{number}` is negative")),
             Value::Integer(number) => Err(format!("`{number}` has no unit")),
             other => Err(format!("is {}", other.kind())),
@@ -203,7 +215,8 @@ impl<'p> Reader<'p> {
 
     /// Takes a share from 0 to 1.
     pub fn share(&mut self, key: &'static str, default: f64) -> f64 {
-        let check = |share: f64| if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(format!("`{share}` is no share")) };
+        let check =
+            |share: f64| if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(format!("`{share}` is no share")) };
         let read = |value: &Value| match value {
             Value::Float(share) => check(*share),
             Value::Integer(0) => Ok(0.0),

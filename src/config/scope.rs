@@ -94,6 +94,13 @@ pub struct LiveTable {
     pub key: String,
 }
 
+impl LiveTable {
+    /// What identifies it between runs: another id column is another source of ids.
+    pub fn identity(&self) -> String {
+        format!("{} ({})", self.table, self.id_column)
+    }
+}
+
 /// Which rows should have objects: those where `column` has one of `values`.
 #[derive(Debug, Clone)]
 pub struct Expects {
@@ -206,7 +213,13 @@ fn read_rest(mut reader: Reader<'_>, claim: &Claim, problems: &Problems) -> Opti
     }
     let prefix = claim.prefix.as_ref().map(|prefix| prefix.value.as_str());
     let patterns = read_patterns(&mut reader, prefix, problems);
-    let ignore = reader.texts("ignore").map(|ignore| ignore.value).unwrap_or_default().into_iter().map(|key| key.value).collect();
+    let ignore = reader
+        .texts("ignore")
+        .map(|ignore| ignore.value)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|key| key.value)
+        .collect();
     reader.size("capacity");
     let live = read_live(&mut reader, problems);
     let policy = read_policy(reader.table("policy"), problems);
@@ -280,7 +293,8 @@ fn read_patterns(reader: &mut Reader<'_>, prefix: Option<&str>, problems: &Probl
 }
 
 fn read_live(reader: &mut Reader<'_>, problems: &Problems) -> Option<Vec<LiveTable>> {
-    let tables = reader.tables("live", "write at least one `[[scope.live]]`: without rows every dataset would be an orphan");
+    let tables =
+        reader.tables("live", "write at least one `[[scope.live]]`: without rows every dataset would be an orphan");
     let expected = tables.len();
     let live: Vec<_> = tables.into_iter().filter_map(|table| read_live_table(table, problems)).collect();
     (live.len() == expected && expected > 0).then_some(live)
@@ -331,7 +345,12 @@ fn read_policy(mut reader: Reader<'_>, problems: &Problems) -> Policy {
     let span = reader.duration("min_sighting_span", DAY * 2);
     let plan_expires = reader.duration("plan_expires", DAY * 3).value;
     let unsafe_short_grace = reader.boolean("unsafe_short_grace", false);
-    let approval = read_choice(&mut reader, "approval", &[("required", Approval::Required), ("automatic", Approval::Automatic)], problems);
+    let approval = read_choice(
+        &mut reader,
+        "approval",
+        &[("required", Approval::Required), ("automatic", Approval::Automatic)],
+        problems,
+    );
     reader.reserved("disposal", "copying objects aside before they are deleted");
     reader.finish();
     if !unsafe_short_grace {
@@ -352,7 +371,9 @@ fn read_policy(mut reader: Reader<'_>, problems: &Problems) -> Policy {
         }
     }
     Policy {
-        grace: Grace(Duration::from_secs(grace.value.as_secs().saturating_add(u64::from(grace.value.subsec_nanos() > 0)))),
+        grace: Grace(Duration::from_secs(
+            grace.value.as_secs().saturating_add(u64::from(grace.value.subsec_nanos() > 0)),
+        )),
         min_sightings: u32::try_from(min_sightings.value).unwrap_or(u32::MAX),
         min_sighting_span: span.value,
         plan_expires,
@@ -389,7 +410,11 @@ fn read_schedule(reader: &mut Reader<'_>, problems: &Problems) -> Option<Schedul
                 None
             }
             Err(error) => {
-                problems.add(&placed.place, placed.key, format!("`{}` is no cron expression ({error}); write {CRON}", placed.value));
+                problems.add(
+                    &placed.place,
+                    placed.key,
+                    format!("`{}` is no cron expression ({error}); write {CRON}", placed.value),
+                );
                 None
             }
         }
@@ -399,7 +424,8 @@ fn read_schedule(reader: &mut Reader<'_>, problems: &Problems) -> Option<Schedul
         Some(placed) => {
             let timezone = chrono_tz::Tz::from_str(&placed.value).ok();
             if timezone.is_none() {
-                let message = format!("`{}` is no known time zone; write one such as \"UTC\" or \"Europe/Berlin\"", placed.value);
+                let message =
+                    format!("`{}` is no known time zone; write one such as \"UTC\" or \"Europe/Berlin\"", placed.value);
                 problems.add(&placed.place, placed.key, message);
             }
             timezone
@@ -416,7 +442,12 @@ fn comes(cron: &Cron) -> bool {
     cron.find_next_occurrence(&Timestamp::UNIX_EPOCH, true).is_ok()
 }
 
-fn read_choice<T: Copy>(reader: &mut Reader<'_>, key: &'static str, choices: &[(&str, T)], problems: &Problems) -> Option<T> {
+fn read_choice<T: Copy>(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    choices: &[(&str, T)],
+    problems: &Problems,
+) -> Option<T> {
     let expected = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
     let placed = reader.text(key, &expected)?;
     let choice = choices.iter().find(|(name, _)| *name == placed.value).map(|(_, choice)| *choice);

@@ -108,14 +108,16 @@ fn credentials(
         let (access_key, secret_key) = (read_file(keys[0], access_key)?, read_file(keys[1], secret_key)?);
         return Ok(Some(StoreCredentials { access_key, secret_key, session_token: None }));
     }
-    let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty()).map(|value| SecretString::from(value.as_str()));
+    let variable = |name: &str| {
+        variables.get(name).filter(|value| !value.is_empty()).map(|value| SecretString::from(value.as_str()))
+    };
     let [access_key, secret_key, session_token] = names.map(variable);
     match (access_key, secret_key) {
         (Some(access_key), Some(secret_key)) => Ok(Some(StoreCredentials { access_key, secret_key, session_token })),
         (None, None) => Ok(None),
-        (Some(_), None) | (None, Some(_)) => {
-            Err(SecretError::Missing("only one of the two store credential variables is set; set the access key and the secret key"))
-        }
+        (Some(_), None) | (None, Some(_)) => Err(SecretError::Missing(
+            "only one of the two store credential variables is set; set the access key and the secret key",
+        )),
     }
 }
 
@@ -132,16 +134,23 @@ fn read_file(key: &'static str, path: &Path) -> Result<SecretString, SecretError
 /// - Source: `ORPHAN_SWEEPER_DATABASE_URL`, `database.url_file`, `DATABASE_URL`. Two that differ are an error.
 pub fn database(config: &Config, variables: &Variables) -> Result<DatabaseUrl, SecretError> {
     let mut found: Option<(&'static str, SecretString)> = None;
-    let variable = |name: &str| variables.get(name).filter(|value| !value.is_empty()).map(|value| SecretString::from(value.trim()));
+    let variable = |name: &str| {
+        variables.get(name).filter(|value| !value.is_empty()).map(|value| SecretString::from(value.trim()))
+    };
     let candidates = [
         ("ORPHAN_SWEEPER_DATABASE_URL", variable("ORPHAN_SWEEPER_DATABASE_URL")),
-        ("database.url_file", config.database.url_file.as_deref().map(|path| read_file("database.url_file", path)).transpose()?),
+        (
+            "database.url_file",
+            config.database.url_file.as_deref().map(|path| read_file("database.url_file", path)).transpose()?,
+        ),
         ("DATABASE_URL", variable("DATABASE_URL")),
     ];
     for (name, candidate) in candidates {
         let Some(url) = candidate else { continue };
         match &found {
-            Some((earlier, first)) if first.expose_secret() != url.expose_secret() => return Err(SecretError::Differ(earlier, name)),
+            Some((earlier, first)) if first.expose_secret() != url.expose_secret() => {
+                return Err(SecretError::Differ(earlier, name));
+            }
             Some(_) => {}
             None => found = Some((name, url)),
         }
@@ -164,10 +173,14 @@ fn read_database_url(name: &'static str, url: SecretString) -> Result<DatabaseUr
         "postgres" | "postgresql" => {
             let parsed = Url::parse(text).map_err(|_| SecretError::BadUrl(name, "cannot be read"))?;
             if has_stray_password(&parsed) {
-                return Err(SecretError::BadUrl(name, "has a `/`, `?`, `#` or `@` in its password that is not percent-encoded"));
+                return Err(SecretError::BadUrl(
+                    name,
+                    "has a `/`, `?`, `#` or `@` in its password that is not percent-encoded",
+                ));
             }
             // What the client makes of it, options and PG* variables included: where it will really connect.
-            let options = PgConnectOptions::from_str(text).map_err(|_| SecretError::BadUrl(name, "has an option that cannot be read"))?;
+            let options = PgConnectOptions::from_str(text)
+                .map_err(|_| SecretError::BadUrl(name, "has an option that cannot be read"))?;
             let socket = options.get_socket().map(|socket| socket.display().to_string());
             let is_here = socket.is_some() || is_this_host(options.get_host());
             let host = socket.unwrap_or_else(|| options.get_host().to_owned());
@@ -191,5 +204,8 @@ fn has_stray_password(url: &Url) -> bool {
 /// Whether a host is this one, so that nobody stands between.
 fn is_this_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host.is_empty() || host.starts_with('/') || host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+    host.is_empty()
+        || host.starts_with('/')
+        || host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.is_loopback())
 }

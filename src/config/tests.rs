@@ -56,14 +56,17 @@ fn only_problem_of(pairs: &[(&str, &str)]) -> Problem {
 
 /// The first line, counted from 1, that sets `key` or is the header `key`.
 fn line_of(text: &str, key: &str) -> usize {
-    let is_it = |line: &str| line.strip_prefix(key).is_some_and(|rest| key.starts_with('[') || rest.trim_start().starts_with('='));
+    let is_it = |line: &str| {
+        line.strip_prefix(key).is_some_and(|rest| key.starts_with('[') || rest.trim_start().starts_with('='))
+    };
     text.lines().position(is_it).unwrap_or_else(|| panic!("no line sets `{key}` in\n{text}")) + 1
 }
 
 /// The committed file with one line replaced, and that line's number.
 fn edited(key: &str, line: &str) -> (String, usize) {
     let number = line_of(COMMITTED, key);
-    let lines: Vec<&str> = COMMITTED.lines().enumerate().map(|(index, old)| if index + 1 == number { line } else { old }).collect();
+    let lines: Vec<&str> =
+        COMMITTED.lines().enumerate().map(|(index, old)| if index + 1 == number { line } else { old }).collect();
     (lines.join("\n"), number)
 }
 
@@ -138,18 +141,22 @@ mod defaults {
     }
 
     /// The keys of the committed file that have a default: those that it does not call required or without one.
-    const DEFAULTED: [&str; 27] = [
-        "region", "path_style", "path", "directory", "keep", "stop_file", "id", "id_column", "missing_after", "grace", "min_sightings",
-        "min_sighting_span", "plan_expires", "approval", "max_orphan_share", "max_orphan_groups", "max_objects", "max_bytes",
-        "max_foreign_share", "max_live_drop", "min_overlap", "small", "timezone", "command", "[ledger]", "[reports]", "[deletion]",
-    ];
+    const DEFAULTED: &str = "region path_style path directory keep stop_file id id_column missing_after grace min_sightings \
+        min_sighting_span plan_expires approval max_orphan_share max_orphan_groups max_objects max_bytes \
+        max_foreign_share max_live_drop min_overlap small timezone command [ledger] [reports] [deletion]";
 
     #[test]
     fn what_the_committed_file_calls_a_default_may_be_left_out() {
         let mut text = COMMITTED.to_owned();
-        for key in DEFAULTED {
+        for key in DEFAULTED.split_whitespace() {
             let number = line_of(&text, key);
-            text = text.lines().enumerate().filter(|(index, _)| index + 1 != number).map(|(_, line)| line).collect::<Vec<_>>().join("\n");
+            text = text
+                .lines()
+                .enumerate()
+                .filter(|(index, _)| index + 1 != number)
+                .map(|(_, line)| line)
+                .collect::<Vec<_>>()
+                .join("\n");
         }
         text = text.replace("[database]", "").replace("[scope.policy]", "").replace("[scope.limits]  ", "#");
         let keys = text.lines().filter(|line| line.contains('=') && !line.starts_with('#')).count();
@@ -160,13 +167,20 @@ mod defaults {
     #[test]
     fn what_the_committed_file_comments_out_is_known() {
         let is_key = regex::Regex::new(r"^# (\[|[a-z_]+ +=|[a-z_]+ = )").expect("a regex");
-        let uncommented: Vec<&str> = COMMITTED.lines().map(|line| if is_key.is_match(line) { &line[2..] } else { line }).collect();
+        let uncommented: Vec<&str> =
+            COMMITTED.lines().map(|line| if is_key.is_match(line) { &line[2..] } else { line }).collect();
         let config = loaded(&uncommented.join("\n"));
         assert_eq!(config.store.ca_file.as_deref(), Some(Path::new("/etc/ssl/private-ca.pem")));
         assert_eq!(config.store.credentials.access_key.as_deref(), Some(Path::new("/run/secrets/s3_access_key")));
         assert_eq!(config.store.credentials.secret_key.as_deref(), Some(Path::new("/run/secrets/s3_secret_key")));
-        assert_eq!(config.store.delete_credentials.access_key.as_deref(), Some(Path::new("/run/secrets/s3_delete_access_key")));
-        assert_eq!(config.store.delete_credentials.secret_key.as_deref(), Some(Path::new("/run/secrets/s3_delete_secret_key")));
+        assert_eq!(
+            config.store.delete_credentials.access_key.as_deref(),
+            Some(Path::new("/run/secrets/s3_delete_access_key"))
+        );
+        assert_eq!(
+            config.store.delete_credentials.secret_key.as_deref(),
+            Some(Path::new("/run/secrets/s3_delete_secret_key"))
+        );
         assert!(config.scopes[0].policy.unsafe_short_grace);
         assert!(uncommented.contains(&"capacity = \"500GB\"                   # size of the store"));
     }
@@ -209,7 +223,10 @@ mod one_problem {
         ] {
             check("endpoint", value, "store.endpoint", &[found, WRITE]);
         }
-        assert_eq!(loaded(&with_value("endpoint", "\"https://store:9000/\"").0).store.endpoint.as_str(), "https://store:9000/");
+        assert_eq!(
+            loaded(&with_value("endpoint", "\"https://store:9000/\"").0).store.endpoint.as_str(),
+            "https://store:9000/"
+        );
     }
 
     #[test]
@@ -224,14 +241,24 @@ mod one_problem {
         check("id_column", "1979-05-27", "scope[0].live[0].id_column", &["is a date", "write a column's name"]);
         check("ignore", "\"synthetic/.keep\"", "scope[0].ignore", &["is no list of texts", "[\"one\", \"two\"]"]);
         check("ignore", "[\"a\", 1]", "scope[0].ignore", &["is no list of texts"]);
-        check("approval", "\"auto\"", "scope[0].policy.approval", &["`auto` is no choice", "\"required\" or \"automatic\""]);
+        check(
+            "approval",
+            "\"auto\"",
+            "scope[0].policy.approval",
+            &["`auto` is no choice", "\"required\" or \"automatic\""],
+        );
         check("command", "\"apply\"", "scope[0].schedule.command", &["`apply` is no choice", "\"audit\" or \"sweep\""]);
     }
 
     #[test]
     fn a_name_must_be_able_to_be_a_folder() {
         for name in ["a b", "../x", "-x", "_x", ".", "a/b", "ü"] {
-            check("name", &format!("\"{name}\""), "scope[0].name", &[&format!("`{name}` cannot be part of a path"), "letters, digits"]);
+            check(
+                "name",
+                &format!("\"{name}\""),
+                "scope[0].name",
+                &[&format!("`{name}` cannot be part of a path"), "letters, digits"],
+            );
         }
         assert_eq!(loaded(&with_value("name", "\"A-1_b\"").0).scopes[0].name, "A-1_b");
     }
@@ -251,16 +278,28 @@ mod one_problem {
             ("other/{id}/", "after the scope's prefix `synthetic/` it may hold one `/`"),
             ("synthetic/a/{id}/", "after the scope's prefix `synthetic/` it may hold one `/`"),
         ] {
-            check("patterns", &format!("[\"{template}\"]"), "scope[0].patterns", &[&format!("`{template}`"), found, "write templates such as"]);
+            check(
+                "patterns",
+                &format!("[\"{template}\"]"),
+                "scope[0].patterns",
+                &[&format!("`{template}`"), found, "write templates such as"],
+            );
         }
-        check("patterns", "[\"synthetic/{id}/\", \"synthetic/{id}/\"]", "scope[0].patterns", &["stands there twice", "remove one"]);
+        check(
+            "patterns",
+            "[\"synthetic/{id}/\", \"synthetic/{id}/\"]",
+            "scope[0].patterns",
+            &["stands there twice", "remove one"],
+        );
         check("patterns", "[]", "scope[0].patterns", &["is empty", "write templates such as"]);
         check("patterns", "\"synthetic/{id}/\"", "scope[0].patterns", &["is no list of texts"]);
     }
 
     #[test]
     fn a_group_can_name_255_patterns_and_no_more() {
-        let list = |count: usize| format!("[{}]", (0..count).map(|n| format!("\"synthetic/{n}-{{id}}/\"")).collect::<Vec<_>>().join(", "));
+        let list = |count: usize| {
+            format!("[{}]", (0..count).map(|n| format!("\"synthetic/{n}-{{id}}/\"")).collect::<Vec<_>>().join(", "))
+        };
         assert_eq!(loaded(&with_value("patterns", &list(255)).0).scopes[0].patterns.len(), 255);
         check("patterns", &list(256), "scope[0].patterns", &["has more than 255 templates", "split the scope"]);
     }
@@ -269,18 +308,48 @@ mod one_problem {
     fn a_table_must_be_qualified() {
         for table in ["synthetic_datasets", "a.b.c", ".datasets", "heimdall.", "heimdall. "] {
             let found = format!("`{table}` is not qualified by its schema");
-            check("table", &format!("\"{table}\""), "scope[0].live[0].table", &[&found, "write schema and table, such as \"heimdall."]);
+            check(
+                "table",
+                &format!("\"{table}\""),
+                "scope[0].live[0].table",
+                &[&found, "write schema and table, such as \"heimdall."],
+            );
         }
     }
 
     #[test]
     fn rows_that_expect_objects_are_named_by_a_column_and_its_values() {
-        check("expects_objects", "{ column = \"kind\" }", "scope[0].live[0].expects_objects.values", &["is missing", "[\"iq_raw\"]"]);
-        check("expects_objects", "{ values = [\"a\"] }", "scope[0].live[0].expects_objects.column", &["is missing", "a column's name"]);
-        check("expects_objects", "{ column = \"k\", values = [] }", "scope[0].live[0].expects_objects.values", &["is empty", "[\"iq_raw\"]"]);
-        check("expects_objects", "\"iq_raw\"", "scope[0].live[0].expects_objects", &["is a text", "write it as a table, `[scope.live.expects_objects]`"]);
+        check(
+            "expects_objects",
+            "{ column = \"kind\" }",
+            "scope[0].live[0].expects_objects.values",
+            &["is missing", "[\"iq_raw\"]"],
+        );
+        check(
+            "expects_objects",
+            "{ values = [\"a\"] }",
+            "scope[0].live[0].expects_objects.column",
+            &["is missing", "a column's name"],
+        );
+        check(
+            "expects_objects",
+            "{ column = \"k\", values = [] }",
+            "scope[0].live[0].expects_objects.values",
+            &["is empty", "[\"iq_raw\"]"],
+        );
+        check(
+            "expects_objects",
+            "\"iq_raw\"",
+            "scope[0].live[0].expects_objects",
+            &["is a text", "write it as a table, `[scope.live.expects_objects]`"],
+        );
         let unknown = "{ column = \"k\", values = [\"a\"], value = \"b\" }";
-        check("expects_objects", unknown, "scope[0].live[0].expects_objects.value", &["is no known key", "write `values`"]);
+        check(
+            "expects_objects",
+            unknown,
+            "scope[0].live[0].expects_objects.value",
+            &["is no known key", "write `values`"],
+        );
     }
 
     #[test]
@@ -316,7 +385,12 @@ mod one_problem {
         const SWITCH: &str = "or set `unsafe_short_grace = true` where no data can be lost";
         for (key, below, shown, at) in [
             ("grace", "\"23h 59m 59s\"", "`23h 59m 59s` is below the floor of 24h; write 24h or more", "\"24h\""),
-            ("min_sighting_span", "\"23h 59m 59s\"", "`23h 59m 59s` is below the floor of 24h; write 24h or more", "\"24h\""),
+            (
+                "min_sighting_span",
+                "\"23h 59m 59s\"",
+                "`23h 59m 59s` is below the floor of 24h; write 24h or more",
+                "\"24h\"",
+            ),
             ("min_sightings", "2", "`2` is below the floor of 3; write 3 or more", "3"),
         ] {
             check(key, below, &format!("scope[0].policy.{key}"), &[shown, SWITCH]);
@@ -333,7 +407,11 @@ mod one_problem {
     fn a_part_of_a_second_lengthens_the_grace() {
         let grace = |value: &str| loaded(&with_value("grace", value).0).scopes[0].policy.grace;
         assert_eq!(grace("\"24h 1ns\""), Grace(DAY + Duration::from_secs(1)));
-        assert_eq!(grace("\"18446744073709551615s 1ns\""), Grace(Duration::from_secs(u64::MAX)), "and never wraps to none");
+        assert_eq!(
+            grace("\"18446744073709551615s 1ns\""),
+            Grace(Duration::from_secs(u64::MAX)),
+            "and never wraps to none"
+        );
     }
 
     #[test]
@@ -393,7 +471,9 @@ mod one_problem {
             let problem = only_problem(&text);
             assert_eq!((problem.place, problem.key.as_str()), (Place::Line(line), "scope[0].capacity"));
         }
-        for (value, bytes) in [("\"1kB\"", 1000), ("\"1KiB\"", 1024), ("\"2GiB\"", 2 << 30), ("\"500GB\"", 500_000_000_000), ("12", 12)] {
+        for (value, bytes) in
+            [("\"1kB\"", 1000), ("\"1KiB\"", 1024), ("\"2GiB\"", 2 << 30), ("\"500GB\"", 500_000_000_000), ("12", 12)]
+        {
             assert_eq!(loaded(&with_value("max_bytes", value).0).scopes[0].limits.max_bytes, bytes, "{value}");
         }
     }
@@ -413,7 +493,12 @@ mod one_problem {
         for cron in ["0 3 * * *", "30 0 3 * * *", "0 0 29 2 *"] {
             loaded(&with_value("cron", &format!("\"{cron}\"")).0);
         }
-        check("timezone", "\"Mars/Olympus\"", "scope[0].schedule.timezone", &["`Mars/Olympus` is no known time zone", "\"Europe/Berlin\""]);
+        check(
+            "timezone",
+            "\"Mars/Olympus\"",
+            "scope[0].schedule.timezone",
+            &["`Mars/Olympus` is no known time zone", "\"Europe/Berlin\""],
+        );
         check("timezone", "\"\"", "scope[0].schedule.timezone", &["is empty"]);
         let berlin = loaded(&with_value("timezone", "\"Europe/Berlin\"").0);
         assert_eq!(berlin.scopes[0].schedule.as_ref().expect("written").timezone, chrono_tz::Europe::Berlin);
@@ -434,16 +519,23 @@ mod one_problem {
             let problem = only_problem(&text);
             let expected = (Place::Line(line_of(COMMITTED, header)), dotted);
             assert_eq!((problem.place, problem.key.as_str()), expected, "{key}");
-            assert!(problem.message.starts_with("is missing; ") && problem.message.contains(write), "{}", problem.message);
+            assert!(
+                problem.message.starts_with("is missing; ") && problem.message.contains(write),
+                "{}",
+                problem.message
+            );
         }
     }
 
     #[test]
     fn lists_of_tables_need_an_entry() {
         let without_live = COMMITTED.replace("[[scope.live]]", "[scope.ignored]").replace("ignore   =", "# ignore");
-        let live: Vec<_> = problems_with(&without_live, &[]).into_iter().filter(|problem| problem.key == "scope[0].live").collect();
+        let live: Vec<_> =
+            problems_with(&without_live, &[]).into_iter().filter(|problem| problem.key == "scope[0].live").collect();
         assert_eq!(live.len(), 1, "{live:?}");
-        assert!(live[0].message.contains("is missing; write at least one `[[scope.live]]`: without rows every dataset would be an orphan"));
+        assert!(live[0].message.contains(
+            "is missing; write at least one `[[scope.live]]`: without rows every dataset would be an orphan"
+        ));
         let problem = only_problem("[store]\nendpoint = \"http://s\"\n");
         assert_eq!((problem.place, problem.key.as_str()), (Place::Whole, "scope"));
         assert_eq!(problem.message, "is missing; write at least one `[[scope]]`");
@@ -463,8 +555,9 @@ mod one_problem {
         let problem = only_problem(&format!("database = \"postgres://db\"\n{}", COMMITTED.replace("[database]", "")));
         assert_eq!(problem.to_string(), "line 1: `database`: is a text; write it as a table, `[database]`");
         let (text, number) = added_below("[[scope]]", "policy = 7");
-        let problem = only_problem(&text.replace("[scope.policy]", "[other]").split("[other]").next().expect("a part").to_owned());
-        let told = format!("line {number}: `scope[0].policy`: is a whole number; write it as a table, `[scope.policy]`");
+        let problem = only_problem(text.split("[scope.policy]").next().expect("a part"));
+        let told =
+            format!("line {number}: `scope[0].policy`: is a whole number; write it as a table, `[scope.policy]`");
         assert_eq!(problem.to_string(), told);
     }
 
@@ -491,7 +584,12 @@ mod unknown_and_reserved {
             ("[scope.policy]", "min_sighting = 3", "scope[0].policy.min_sighting", "write `min_sightings`"),
             ("[scope.limits]", "max_object = 3", "scope[0].limits.max_object", "write `max_objects`"),
             ("[scope.schedule]", "crom = \"x\"", "scope[0].schedule.crom", "write `cron`"),
-            ("[scope.schedule]", "zebra = 1", "scope[0].schedule.zebra", "remove it, or use one of: cron, timezone, command"),
+            (
+                "[scope.schedule]",
+                "zebra = 1",
+                "scope[0].schedule.zebra",
+                "remove it, or use one of: cron, timezone, command",
+            ),
         ] {
             let (text, number) = added_below(header, line);
             let problem = only_problem(&text);
@@ -499,7 +597,10 @@ mod unknown_and_reserved {
             assert_eq!(problem.message, format!("is no known key; {advice}"), "{line}");
         }
         let problem = only_problem(&format!("{COMMITTED}\n[stroe]\nregion = \"x\"\n"));
-        assert_eq!(problem.to_string(), format!("line {}: `stroe`: is no known key; write `store`", COMMITTED.lines().count() + 2));
+        assert_eq!(
+            problem.to_string(),
+            format!("line {}: `stroe`: is no known key; write `store`", COMMITTED.lines().count() + 2)
+        );
     }
 
     #[test]
@@ -537,7 +638,9 @@ mod unknown_and_reserved {
     #[test]
     fn a_pair_of_credential_files_is_whole_or_absent() {
         for (header, dotted) in [("[store]", "store"), ("[store.delete]", "store.delete")] {
-            for (given, line) in [("access_key_file", "access_key_file = \"a\""), ("secret_key_file", "secret_key_file = \"s\"")] {
+            for (given, line) in
+                [("access_key_file", "access_key_file = \"a\""), ("secret_key_file", "secret_key_file = \"s\"")]
+            {
                 let (text, number) = if header == "[store]" {
                     added_below(header, line)
                 } else {
@@ -545,7 +648,11 @@ mod unknown_and_reserved {
                 };
                 let problem = only_problem(&text);
                 assert_eq!((problem.place, problem.key), (Place::Line(number), format!("{dotted}.{given}")));
-                assert!(problem.message.contains("write both `access_key_file` and `secret_key_file`"), "{}", problem.message);
+                assert!(
+                    problem.message.contains("write both `access_key_file` and `secret_key_file`"),
+                    "{}",
+                    problem.message
+                );
             }
         }
         loaded(&added_below("[store]", "access_key_file = \"a\"\nsecret_key_file = \"s\"").0);
@@ -562,10 +669,13 @@ mod several_scopes {
             let problem = only_problem(&text);
             let line = COMMITTED.lines().count() + 5;
             assert_eq!((problem.place, problem.key.as_str()), (Place::Line(line), "scope[1].prefix"));
-            let found = format!("`{prefix}` overlaps the prefix `synthetic/` of scope `synthetic` in bucket `heimdall-synthetic-iq`");
+            let found = format!(
+                "`{prefix}` overlaps the prefix `synthetic/` of scope `synthetic` in bucket `heimdall-synthetic-iq`"
+            );
             assert!(problem.message.starts_with(&found), "{}", problem.message);
         }
-        let outer = format!("{COMMITTED}{}", second_scope("all", "heimdall-synthetic-iq", "s/")).replace("\"synthetic/", "\"s/synthetic/");
+        let outer = format!("{COMMITTED}{}", second_scope("all", "heimdall-synthetic-iq", "s/"))
+            .replace("\"synthetic/", "\"s/synthetic/");
         assert_eq!(only_problem(&outer).key, "scope[1].prefix", "the later one may be the outer one");
     }
 
@@ -584,7 +694,10 @@ mod several_scopes {
     fn names_must_differ_in_more_than_case() {
         for name in ["synthetic", "Synthetic"] {
             let problem = only_problem(&format!("{COMMITTED}{}", second_scope(name, "b", "p/")));
-            assert_eq!((problem.place, problem.key.as_str()), (Place::Line(COMMITTED.lines().count() + 3), "scope[1].name"));
+            assert_eq!(
+                (problem.place, problem.key.as_str()),
+                (Place::Line(COMMITTED.lines().count() + 3), "scope[1].name")
+            );
             assert_eq!(problem.message, format!("`{name}` names two scopes; write another"));
         }
     }
@@ -597,7 +710,10 @@ mod several_scopes {
 
     #[test]
     fn scopes_with_other_problems_are_compared_all_the_same() {
-        let text = format!("{COMMITTED}{}", second_scope("synthetic", "heimdall-synthetic-iq", "synthetic/").replace("{id}", ""));
+        let text = format!(
+            "{COMMITTED}{}",
+            second_scope("synthetic", "heimdall-synthetic-iq", "synthetic/").replace("{id}", "")
+        );
         let keys: Vec<String> = problems_with(&text, &[]).into_iter().map(|problem| problem.key).collect();
         assert_eq!(keys, ["scope[1].patterns", "scope[1].name", "scope[1].prefix"]);
     }
@@ -667,7 +783,10 @@ timezone = \"Moon\"
 
     #[test]
     fn each_wrong_template_is_told_on_its_own_line() {
-        let text = COMMITTED.replace("[\"synthetic/{id}/\", \"synthetic/dataset-{id}/\"]", "[\n  \"synthetic/\",\n  \"synthetic/{id}/\",\n  \"x\",\n]");
+        let text = COMMITTED.replace(
+            "[\"synthetic/{id}/\", \"synthetic/dataset-{id}/\"]",
+            "[\n  \"synthetic/\",\n  \"synthetic/{id}/\",\n  \"x\",\n]",
+        );
         let first = line_of(&text, "patterns");
         let lines: Vec<Place> = problems_with(&text, &[]).into_iter().map(|problem| problem.place).collect();
         assert_eq!(lines, [Place::Line(first + 1), Place::Line(first + 3)]);
@@ -676,7 +795,10 @@ timezone = \"Moon\"
     #[test]
     fn every_syntax_error_is_told_with_its_line() {
         let problems = problems_with("[store]\nregion = \"x\"\nregion = \"y\"\n[store]\n[ledger]\npath = x\n", &[]);
-        let mut lines: Vec<String> = problems.iter().map(|problem| problem.to_string().split(": ").next().expect("a place").to_owned()).collect();
+        let mut lines: Vec<String> = problems
+            .iter()
+            .map(|problem| problem.to_string().split(": ").next().expect("a place").to_owned())
+            .collect();
         lines.sort();
         assert_eq!(lines, ["line 3", "line 4", "line 6"], "{problems:?}");
     }
@@ -685,7 +807,12 @@ timezone = \"Moon\"
     fn the_error_lists_them_under_the_path() {
         let error = read_with("[store]\nendpoint = \"x\"\n", &[]).expect_err("wrong");
         let shown = error.to_string();
-        assert!(shown.starts_with(&format!("the configuration `{PATH}` has 2 problem(s):\n  line 2: `store.endpoint`: is no address")), "{shown}");
+        assert!(
+            shown.starts_with(&format!(
+                "the configuration `{PATH}` has 2 problem(s):\n  line 2: `store.endpoint`: is no address"
+            )),
+            "{shown}"
+        );
         assert!(shown.ends_with("\n  `scope`: is missing; write at least one `[[scope]]`"), "{shown}");
     }
 }
@@ -730,20 +857,34 @@ mod environment {
 
     #[test]
     fn parts_of_a_list_are_counted_from_0() {
-        let config = overridden(&[("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__PATTERNS__1", "synthetic/y-{id}/"), ("ORPHAN_SWEEPER__SCOPE__0__BUCKET", "b")]);
+        let config = overridden(&[
+            ("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__PATTERNS__1", "synthetic/y-{id}/"),
+            ("ORPHAN_SWEEPER__SCOPE__0__BUCKET", "b"),
+        ]);
         assert_eq!(config.scopes[0].templates(), ["synthetic/{id}/", "synthetic/y-{id}/"]);
         assert_eq!(config.scopes[0].bucket, "b");
         let problem = only_problem_of(&[("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__LIVE__1__TABLE", "a.b")]);
-        assert_eq!(problem.to_string(), "variable ORPHAN_SWEEPER__SCOPE__SYNTHETIC__LIVE__1__TABLE: no entry is called `1`; write the name of one that the file has");
+        assert_eq!(
+            problem.to_string(),
+            "variable ORPHAN_SWEEPER__SCOPE__SYNTHETIC__LIVE__1__TABLE: no entry is called `1`; write the name of one that the file has"
+        );
     }
 
     #[test]
     fn a_scope_is_found_by_its_name_in_any_case_and_with_underscores() {
         let text = COMMITTED.replace("name     = \"synthetic\"", "name = \"Synthetic-IQ\"");
-        for name in ["ORPHAN_SWEEPER__SCOPE__SYNTHETIC_IQ__BUCKET", "ORPHAN_SWEEPER__scope__synthetic_iq__bucket", "ORPHAN_SWEEPER__Scope__Synthetic-IQ__Bucket"] {
+        for name in [
+            "ORPHAN_SWEEPER__SCOPE__SYNTHETIC_IQ__BUCKET",
+            "ORPHAN_SWEEPER__scope__synthetic_iq__bucket",
+            "ORPHAN_SWEEPER__Scope__Synthetic-IQ__Bucket",
+        ] {
             let config = read_with(&text, &[(name, "other")]);
             let is_hyphenated = name.contains('-');
-            assert_eq!(config.map(|config| config.scopes[0].bucket.clone()).ok(), (!is_hyphenated).then(|| "other".to_owned()), "{name}");
+            assert_eq!(
+                config.map(|config| config.scopes[0].bucket.clone()).ok(),
+                (!is_hyphenated).then(|| "other".to_owned()),
+                "{name}"
+            );
         }
     }
 
@@ -769,23 +910,53 @@ mod environment {
         for (name, dotted, message) in [
             ("ORPHAN_SWEEPER__STROE__ENDPOINT", "stroe", "is no known key; write `store`"),
             ("ORPHAN_SWEEPER__STORE__ENDPONT", "store.endpont", "is no known key; write `endpoint`"),
-            ("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__POLICY__GRASE", "scope[0].policy.grase", "is no known key; write `grace`"),
-            ("ORPHAN_SWEEPER__SCOPE__OTHER__BUCKET", "", "no entry is called `other`; write the name of one that the file has"),
+            (
+                "ORPHAN_SWEEPER__SCOPE__SYNTHETIC__POLICY__GRASE",
+                "scope[0].policy.grase",
+                "is no known key; write `grace`",
+            ),
+            (
+                "ORPHAN_SWEEPER__SCOPE__OTHER__BUCKET",
+                "",
+                "no entry is called `other`; write the name of one that the file has",
+            ),
             ("ORPHAN_SWEEPER__SCOPE__1__BUCKET", "", "no entry is called `1`; write the name of one that the file has"),
-            ("ORPHAN_SWEEPER__STORE__REGION__NAME", "", "`name` stands below a text, which has no keys; check the name"),
-            ("ORPHAN_SWEEPER__STORE__PATH_STYLE__NAME", "", "`name` stands below true or false, which has no keys; check the name"),
-            ("ORPHAN_SWEEPER__", "", "is no known key; remove it, or use one of: store, database, ledger, reports, deletion, serve, scope"),
-            ("ORPHAN_SWEEPER____STORE", "", "is no known key; remove it, or use one of: store, database, ledger, reports, deletion, serve, scope"),
+            (
+                "ORPHAN_SWEEPER__STORE__REGION__NAME",
+                "",
+                "`name` stands below a text, which has no keys; check the name",
+            ),
+            (
+                "ORPHAN_SWEEPER__STORE__PATH_STYLE__NAME",
+                "",
+                "`name` stands below true or false, which has no keys; check the name",
+            ),
+            (
+                "ORPHAN_SWEEPER__",
+                "",
+                "is no known key; remove it, or use one of: store, database, ledger, reports, deletion, serve, scope",
+            ),
+            (
+                "ORPHAN_SWEEPER____STORE",
+                "",
+                "is no known key; remove it, or use one of: store, database, ledger, reports, deletion, serve, scope",
+            ),
         ] {
             let problem = only_problem_of(&[(name, "x")]);
-            assert_eq!((problem.place, problem.key.as_str(), problem.message.as_str()), (Place::Variable(name.into()), dotted, message));
+            assert_eq!(
+                (problem.place, problem.key.as_str(), problem.message.as_str()),
+                (Place::Variable(name.into()), dotted, message)
+            );
         }
     }
 
     #[test]
     fn a_reserved_name_is_refused_there_too() {
         let problem = only_problem_of(&[("ORPHAN_SWEEPER__SERVE__LISTEN", "0.0.0.0:80")]);
-        assert_eq!((problem.place, problem.key.as_str()), (Place::Variable("ORPHAN_SWEEPER__SERVE__LISTEN".into()), "serve"));
+        assert_eq!(
+            (problem.place, problem.key.as_str()),
+            (Place::Variable("ORPHAN_SWEEPER__SERVE__LISTEN".into()), "serve")
+        );
     }
 
     #[test]
@@ -800,8 +971,16 @@ mod environment {
             ("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__PATTERNS", "[]", "is empty"),
             ("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__IGNORE", "[1]", "is no list of texts"),
             ("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__LIVE", "1", "is a whole number; write it as `[[scope.live]]`"),
-            ("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__LIVE__0", "1", "is a whole number; write it as a table, `[[scope.live]]`"),
-            ("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__LIVE__0__EXPECTS_OBJECTS", "{ colum = \"x\" }", "is no known key; write `column`"),
+            (
+                "ORPHAN_SWEEPER__SCOPE__SYNTHETIC__LIVE__0",
+                "1",
+                "is a whole number; write it as a table, `[[scope.live]]`",
+            ),
+            (
+                "ORPHAN_SWEEPER__SCOPE__SYNTHETIC__LIVE__0__EXPECTS_OBJECTS",
+                "{ colum = \"x\" }",
+                "is no known key; write `column`",
+            ),
             ("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__POLICY__GRACE", "1h", "below the floor of 24h"),
             ("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__POLICY__GRACE", "7", "`7` has no unit"),
             ("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__POLICY__GRACE", "-7d", "`-7d` is negative"),
@@ -850,7 +1029,10 @@ mod places {
         let dir = folder();
         let path = dir.path().join("config.toml");
         let text = COMMITTED
-            .replace("[store]", "[store]\nca_file = \"ca.pem\"\naccess_key_file = \"s/a\"\nsecret_key_file = \"/abs/s\"")
+            .replace(
+                "[store]",
+                "[store]\nca_file = \"ca.pem\"\naccess_key_file = \"s/a\"\nsecret_key_file = \"/abs/s\"",
+            )
             .replace("[database]", "[database]\nurl_file = \"../url\"");
         std::fs::write(&path, text).expect("written");
         let config = load(Some(&path), &Variables::new()).expect("well formed");
@@ -862,13 +1044,17 @@ mod places {
         assert_eq!(config.store.credentials.secret_key.as_deref(), Some(Path::new("/abs/s")), "an absolute path stays");
         assert_eq!(config.database.url_file, Some(dir.path().join("../url")));
         let moved = [("ORPHAN_SWEEPER__LEDGER__PATH".to_owned(), "l".to_owned())].into();
-        assert_eq!(load(Some(&path), &moved).expect("well formed").ledger_path, dir.path().join("l"), "from a variable too");
+        assert_eq!(
+            load(Some(&path), &moved).expect("well formed").ledger_path,
+            dir.path().join("l"),
+            "from a variable too"
+        );
     }
 
     #[test]
     fn a_file_named_without_a_folder_resolves_against_this_one() {
         let config = parse(COMMITTED, Path::new("config.toml"), &Variables::new()).expect("well formed");
-        assert_eq!(config.ledger_path, Path::new("reports/ledger.sqlite3"));
+        assert_eq!(config.ledger_path, std::path::absolute("reports/ledger.sqlite3").expect("a working directory"));
     }
 
     #[test]
@@ -881,7 +1067,9 @@ mod places {
         };
         let (flagged, varied) = (file("flag.toml", "flag"), file("variable.toml", "variable"));
         let variables = |path: &Path| variables(&[("ORPHAN_SWEEPER_CONFIG", path.to_str().expect("plain"))]);
-        let region = |flag: Option<&Path>, path: &Path| load(flag, &variables(path)).map(|config| config.store.region).map_err(|error| error.to_string());
+        let region = |flag: Option<&Path>, path: &Path| {
+            load(flag, &variables(path)).map(|config| config.store.region).map_err(|error| error.to_string())
+        };
         assert_eq!(region(Some(&flagged), &varied).as_deref(), Ok("flag"));
         assert_eq!(region(None, &varied).as_deref(), Ok("variable"));
         let absent = dir.path().join("absent.toml");
@@ -897,7 +1085,11 @@ mod places {
         let variables = variables(&[("ORPHAN_SWEEPER_CONFIG", "")]);
         // The tests run in the repository's folder, which has the committed file.
         let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/ledger.sqlite3");
-        assert_eq!(load(None, &variables).expect("the committed file").ledger_path, expected, "absolute: the next command may start elsewhere");
+        assert_eq!(
+            load(None, &variables).expect("the committed file").ledger_path,
+            expected,
+            "absolute: the next command may start elsewhere"
+        );
     }
 }
 
@@ -928,7 +1120,9 @@ mod schedules {
 
     #[test]
     fn the_longest_interval_is_one_of_the_calendars_own_time_zone() {
-        let interval = |timezone| scope("0 3 * * *", timezone).schedule.expect("written").longest_interval(at("2026-10-20T00:00:00Z"));
+        let interval = |timezone| {
+            scope("0 3 * * *", timezone).schedule.expect("written").longest_interval(at("2026-10-20T00:00:00Z"))
+        };
         assert_eq!(interval("UTC"), DAY);
         assert_eq!(interval("Europe/Berlin"), DAY + Duration::from_secs(3600), "the night that has 25 hours");
     }
@@ -972,7 +1166,11 @@ mod secret {
 
     fn pair(credentials: &secrets::StoreCredentials) -> (String, String, Option<String>) {
         let exposed = |secret: &secrecy::SecretString| secret.expose_secret().to_owned();
-        (exposed(&credentials.access_key), exposed(&credentials.secret_key), credentials.session_token.as_ref().map(exposed))
+        (
+            exposed(&credentials.access_key),
+            exposed(&credentials.secret_key),
+            credentials.session_token.as_ref().map(exposed),
+        )
     }
 
     fn database(config: &Config, pairs: &[(&str, &str)]) -> Result<secrets::DatabaseUrl, SecretError> {
@@ -991,9 +1189,17 @@ mod secret {
         let (access, secret) = (written(&dir, "a", " file-id\n"), written(&dir, "s", "file-key\r\n"));
         let files = with_files(&format!("access_key_file = \"{access}\"\nsecret_key_file = \"{secret}\""), "[store]");
         let found = secrets::store(&files, &variables(&aws)).expect("complete");
-        assert_eq!(pair(&found), ("file-id".into(), "file-key".into(), None), "files stand over the environment, without its token");
+        assert_eq!(
+            pair(&found),
+            ("file-id".into(), "file-key".into(), None),
+            "files stand over the environment, without its token"
+        );
         std::fs::write(&access, "new-id").expect("written");
-        assert_eq!(pair(&secrets::store(&files, &Variables::new()).expect("complete")).0, "new-id", "read anew each time");
+        assert_eq!(
+            pair(&secrets::store(&files, &Variables::new()).expect("complete")).0,
+            "new-id",
+            "read anew each time"
+        );
     }
 
     #[test]
@@ -1008,7 +1214,11 @@ mod secret {
         ];
         let found = secrets::store_for_deletion(&plain, &variables(&both)).expect("complete");
         assert_eq!(pair(&found), ("delete-id".into(), "delete-key".into(), Some("delete-token".into())));
-        assert_eq!(pair(&secrets::store(&plain, &variables(&both)).expect("complete")).0, "id", "reading never takes the second");
+        assert_eq!(
+            pair(&secrets::store(&plain, &variables(&both)).expect("complete")).0,
+            "id",
+            "reading never takes the second"
+        );
         assert_eq!(pair(&secrets::store_for_deletion(&plain, &variables(&both[..2])).expect("complete")).0, "id");
         let half = secrets::store_for_deletion(&plain, &variables(&both[..3])).expect_err("half a pair is no pair");
         assert!(half.to_string().contains("only one of the two store credential variables is set"), "{half}");
@@ -1024,8 +1234,12 @@ mod secret {
     #[test]
     fn what_is_missing_says_what_to_set() {
         let plain = loaded(COMMITTED);
-        let none = secrets::store(&plain, &variables(&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")])).expect_err("empty is unset");
-        assert!(none.to_string().contains("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `store.access_key_file`"), "{none}");
+        let none = secrets::store(&plain, &variables(&[("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "")]))
+            .expect_err("empty is unset");
+        assert!(
+            none.to_string().contains("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or `store.access_key_file`"),
+            "{none}"
+        );
         for half in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
             let error = secrets::store(&plain, &variables(&[(half, CANARY)])).expect_err("half a pair");
             assert!(matches!(error, SecretError::Missing(_)), "{error}");
@@ -1035,14 +1249,20 @@ mod secret {
         let dir = tempfile::tempdir().expect("a folder");
         let (empty, absent) = (written(&dir, "empty", " \n"), dir.path().join("absent"));
         let config = with_files(&format!("url_file = \"{empty}\""), "[database]");
-        assert_eq!(database(&config, &[]).expect_err("empty").to_string(), "the file that `database.url_file` names is empty; write the secret into it");
+        assert_eq!(
+            database(&config, &[]).expect_err("empty").to_string(),
+            "the file that `database.url_file` names is empty; write the secret into it"
+        );
         let config = with_files(&format!("url_file = \"{}\"", absent.display()), "[database]");
         let error = database(&config, &[("DATABASE_URL", "sqlite:///x")]).expect_err("absent, whatever else there is");
         assert_eq!(error.to_string(), "failed to read the file that `database.url_file` names");
         assert!(error.source().is_some());
         let misplaced = with_files(&format!("url_file = \"postgres://u:{CANARY}@h/d\""), "[database]");
         let error = database(&misplaced, &[]).expect_err("no such file");
-        assert!(!crate::run::failure::chain(&error).contains(CANARY) && !format!("{error:?}").contains(CANARY), "{error:?}");
+        assert!(
+            !crate::run::failure::chain(&error).contains(CANARY) && !format!("{error:?}").contains(CANARY),
+            "{error:?}"
+        );
     }
 
     #[test]
@@ -1052,23 +1272,36 @@ mod secret {
         let (plain, files) = (loaded(COMMITTED), with_files(&format!("url_file = \"{file}\""), "[database]"));
         let (own, common) = ("ORPHAN_SWEEPER_DATABASE_URL", "DATABASE_URL");
         let (this, that) = ("postgres://localhost/this", "postgres://localhost/that");
-        let differ = |config: &Config, pairs: &[(&str, &str)]| database(config, pairs).expect_err("two that differ").to_string();
+        let differ =
+            |config: &Config, pairs: &[(&str, &str)]| database(config, pairs).expect_err("two that differ").to_string();
         let named = |one: &str, other: &str| format!("{one} and {other} name different databases; keep one");
         assert_eq!(differ(&plain, &[(own, this), (common, that)]), named(own, common));
         assert_eq!(differ(&files, &[(own, this)]), named(own, "database.url_file"));
         assert_eq!(differ(&files, &[(common, this)]), named("database.url_file", common));
         assert_eq!(differ(&files, &[(own, "postgres://localhost/file"), (common, that)]), named(own, common));
-        for pairs in [&[(own, this)][..], &[(common, this)], &[(own, this), (common, " postgres://localhost/this\n")], &[(own, this), (common, "")]] {
+        for pairs in [
+            &[(own, this)][..],
+            &[(common, this)],
+            &[(own, this), (common, " postgres://localhost/this\n")],
+            &[(own, this), (common, "")],
+        ] {
             assert_eq!(database(&plain, pairs).expect("one").url.expose_secret(), this);
         }
-        assert_eq!(database(&files, &[(own, "postgres://localhost/file")]).expect("one").shown, "postgres://localhost:5432/file");
+        assert_eq!(
+            database(&files, &[(own, "postgres://localhost/file")]).expect("one").shown,
+            "postgres://localhost:5432/file"
+        );
     }
 
     #[test]
     fn both_backends_are_read() {
         let plain = loaded(COMMITTED);
         for (url, backend, shown) in [
-            ("postgres://u:p@127.0.0.1:5433/heimdall?sslmode=disable", Backend::Postgres, "postgres://127.0.0.1:5433/heimdall"),
+            (
+                "postgres://u:p@127.0.0.1:5433/heimdall?sslmode=disable",
+                Backend::Postgres,
+                "postgres://127.0.0.1:5433/heimdall",
+            ),
             ("postgresql://u@localhost/heimdall", Backend::Postgres, "postgres://localhost:5432/heimdall"),
             ("postgres://localhost/a?host=/run/pg&port=5&dbname=b", Backend::Postgres, "postgres:///run/pg:5/b"),
             ("sqlite:///var/catalogue.sqlite3?mode=ro", Backend::Sqlite, "sqlite:///var/catalogue.sqlite3"),
@@ -1084,7 +1317,10 @@ mod secret {
             ("postgres://h/d?sslmode=perhaps", "has an option that cannot be read"),
         ] {
             let error = database(&plain, &[("DATABASE_URL", url)]).expect_err(url).to_string();
-            assert!(error.starts_with(&format!("the database's address from DATABASE_URL {found}; write `postgres://")), "{error}");
+            assert!(
+                error.starts_with(&format!("the database's address from DATABASE_URL {found}; write `postgres://")),
+                "{error}"
+            );
         }
     }
 
@@ -1103,7 +1339,10 @@ mod secret {
             "postgres://u:p@localhost.example/d",
         ] {
             let warning = warning(url).unwrap_or_else(|| panic!("no warning for {url}"));
-            assert!(warning.contains("add `?sslmode=verify-full&sslrootcert=/path/ca.pem` to its address"), "{warning}");
+            assert!(
+                warning.contains("add `?sslmode=verify-full&sslrootcert=/path/ca.pem` to its address"),
+                "{warning}"
+            );
             assert!(!warning.contains("u:p"), "{warning}");
         }
         for url in [
@@ -1149,9 +1388,16 @@ mod secret {
             let store = secrets::store(&config, &variables).expect("complete");
             let delete = secrets::store_for_deletion(&config, &variables).expect("complete");
             let database = secrets::database(&config, &variables).expect("complete");
-            assert_eq!((store.secret_key.expose_secret(), delete.access_key.expose_secret()), (CANARY, CANARY), "the canary is there to be seen");
+            assert_eq!(
+                (store.secret_key.expose_secret(), delete.access_key.expose_secret()),
+                (CANARY, CANARY),
+                "the canary is there to be seen"
+            );
             assert!(database.url.expose_secret().contains(CANARY));
-            all.push_str(&format!("{config:?} {store:?} {delete:?} {database:?} {database:#?} {} {:?}", database.shown, database.warning));
+            all.push_str(&format!(
+                "{config:?} {store:?} {delete:?} {database:?} {database:#?} {} {:?}",
+                database.shown, database.warning
+            ));
         }
         assert!(!all.contains(CANARY), "{all}");
     }
@@ -1180,8 +1426,12 @@ mod secret {
                 }
             }
         }
-        let pairs = [("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{CANARY}1@h/d")), ("DATABASE_URL", format!("postgres://u:{CANARY}2@h/d"))];
-        let error = database(&plain, &pairs.each_ref().map(|(name, url)| (*name, url.as_str()))).expect_err("they differ");
+        let pairs = [
+            ("ORPHAN_SWEEPER_DATABASE_URL", format!("postgres://u:{CANARY}1@h/d")),
+            ("DATABASE_URL", format!("postgres://u:{CANARY}2@h/d")),
+        ];
+        let error =
+            database(&plain, &pairs.each_ref().map(|(name, url)| (*name, url.as_str()))).expect_err("they differ");
         assert!(!shown(&error).contains(CANARY));
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("binary");
@@ -1216,7 +1466,13 @@ mod secret {
                 Err(error) => assert!(!shown(&error).contains(CANARY), "{}", shown(&error)),
             }
         }
-        for name in ["ORPHAN_SWEEPER__STORE__SECRET_KEY", "ORPHAN_SWEEPER__DATABASE__URL", "ORPHAN_SWEEPER__DATABASE", "ORPHAN_SWEEPER__LEDGER__URL", "ORPHAN_SWEEPER__STORE__ENDPOINT"] {
+        for name in [
+            "ORPHAN_SWEEPER__STORE__SECRET_KEY",
+            "ORPHAN_SWEEPER__DATABASE__URL",
+            "ORPHAN_SWEEPER__DATABASE",
+            "ORPHAN_SWEEPER__LEDGER__URL",
+            "ORPHAN_SWEEPER__STORE__ENDPOINT",
+        ] {
             let url = format!("postgres://user:{CANARY}@host/d");
             let error = read_with(COMMITTED, &[(name, &url)]).expect_err("wrong");
             assert!(!shown(&error).contains(CANARY), "{}", shown(&error));
@@ -1227,7 +1483,13 @@ mod secret {
 /// Lines that come close to a configuration, in any order.
 fn nearly_toml() -> impl Strategy<Value = String> {
     let lines: Vec<String> = COMMITTED.lines().map(str::to_owned).collect();
-    let value = prop_oneof!["\\PC{0,12}", "[0-9._e+-]{0,12}", Just("[[[]]]".to_owned()), Just("{ a = 1 }".to_owned()), "\"[0-9smhdMy ]{0,24}\""];
+    let value = prop_oneof![
+        "\\PC{0,12}",
+        "[0-9._e+-]{0,12}",
+        Just("[[[]]]".to_owned()),
+        Just("{ a = 1 }".to_owned()),
+        "\"[0-9smhdMy ]{0,24}\""
+    ];
     let key = "[a-z_]{1,8}|grace|endpoint|patterns|cron|max_bytes|min_overlap|scope";
     let line = prop_oneof![
         4 => proptest::sample::select(lines),

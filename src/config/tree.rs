@@ -69,7 +69,8 @@ impl Node {
     /// The value as a text, where it is one. A bucket may be called `0x12`, and a variable has no other way to say it.
     pub fn as_text(&self) -> Option<&str> {
         match (&self.value, &self.letters) {
-            (Value::Text(text), _) | (Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Date, Some(text)) => Some(text),
+            (Value::Text(text), _)
+            | (Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Date, Some(text)) => Some(text),
             _ => None,
         }
     }
@@ -150,7 +151,9 @@ fn plain_value(value: &DeValue<'_>, place: &dyn Fn(usize) -> Place) -> Value {
         DeValue::Boolean(boolean) => Value::Boolean(*boolean),
         DeValue::Datetime(_) => Value::Date,
         DeValue::Array(array) => {
-            let node = |element: &toml::Spanned<DeValue<'_>>| Node::new(place(element.span().start), plain_value(element.get_ref(), place));
+            let node = |element: &toml::Spanned<DeValue<'_>>| {
+                Node::new(place(element.span().start), plain_value(element.get_ref(), place))
+            };
             Value::List(array.iter().map(node).collect())
         }
         DeValue::Table(table) => table_value(table, place),
@@ -180,7 +183,8 @@ pub fn apply_overrides(root: &mut Node, variables: &BTreeMap<String, String>) ->
 
 /// A variable's text as TOML would read it, else as plain text.
 fn variable_value(text: &str, place: &Place) -> Value {
-    DeValue::parse(text).map_or_else(|_| Value::Text(text.to_owned()), |value| plain_value(value.get_ref(), &|_| place.clone()))
+    DeValue::parse(text)
+        .map_or_else(|_| Value::Text(text.to_owned()), |value| plain_value(value.get_ref(), &|_| place.clone()))
 }
 
 fn set(node: &mut Node, steps: &[String], value: Node) -> Result<(), String> {

@@ -37,7 +37,14 @@ fn rows(tables: &[(&str, u64)]) -> BTreeMap<String, u64> {
 }
 
 fn observed(tables: &[(&str, u64)]) -> Observation {
-    Observation { as_of: at(0), rows: rows(tables), identity: identity(), target: target(), overlap_share: Some(1.0), skew_s: 0 }
+    Observation {
+        as_of: at(0),
+        rows: rows(tables),
+        identity: identity(),
+        target: target(),
+        overlap_share: Some(1.0),
+        skew_s: 0,
+    }
 }
 
 fn good(tables: &[(&str, u64)]) -> Baseline {
@@ -95,7 +102,11 @@ impl Seen {
     /// A scan that saw this much of what the database expects.
     fn overlap(expected: u64, seen: u64) -> Self {
         let overlap = Overlap { expected, seen };
-        Self { observation: Observation { overlap_share: overlap.share(), ..observed(&[(TABLE, 100)]) }, overlap, ..Self::default() }
+        Self {
+            observation: Observation { overlap_share: overlap.share(), ..observed(&[(TABLE, 100)]) },
+            overlap,
+            ..Self::default()
+        }
     }
 
     fn clocks(as_of: Timestamp, skew_s: i64) -> Self {
@@ -116,7 +127,10 @@ impl Seen {
     }
 
     fn reading(&self, breaker: Breaker, baseline: Option<&Baseline>) -> Reading {
-        self.judge(baseline).into_iter().find(|reading| reading.name == breaker).expect("every evidence breaker is read")
+        self.judge(baseline)
+            .into_iter()
+            .find(|reading| reading.name == breaker)
+            .expect("every evidence breaker is read")
     }
 
     fn trips(&self, breaker: Breaker, baseline: Option<&Baseline>) -> bool {
@@ -152,7 +166,11 @@ mod names {
         for (breaker, (name, kind, latches)) in Breaker::ALL.into_iter().zip(INTERFACE) {
             assert_eq!((breaker.as_str(), breaker.kind(), breaker.latches()), (name, kind, latches));
             assert_eq!(Breaker::named(name), Some(breaker));
-            assert_eq!(serde_json::to_value(breaker).expect("serializable"), json!(name), "reports and commands use one name");
+            assert_eq!(
+                serde_json::to_value(breaker).expect("serializable"),
+                json!(name),
+                "reports and commands use one name"
+            );
             assert_eq!(serde_json::from_value::<Breaker>(json!(name)).expect("readable"), breaker);
         }
         assert_eq!(Breaker::ALL.into_iter().collect::<BTreeSet<_>>().len(), INTERFACE.len());
@@ -169,12 +187,17 @@ mod names {
         let names = |readings: &[Reading]| readings.iter().map(|reading| reading.name).collect::<Vec<_>>();
         assert_eq!(names(&evidence), Breaker::ALL[..8]);
         assert_eq!(names(&size), Breaker::ALL[8..]);
-        assert!(evidence.iter().all(|reading| reading.kind == Kind::Evidence) && size.iter().all(|reading| reading.kind == Kind::Size));
+        assert!(
+            evidence.iter().all(|reading| reading.kind == Kind::Evidence)
+                && size.iter().all(|reading| reading.kind == Kind::Size)
+        );
     }
 
     #[test]
     fn a_reading_refuses_while_it_trips_or_waits() {
-        for (tripped, latched, refuses) in [(false, false, false), (true, false, true), (false, true, true), (true, true, true)] {
+        for (tripped, latched, refuses) in
+            [(false, false, false), (true, false, true), (false, true, true), (true, true, true)]
+        {
             let reading = Reading { tripped, latched, ..Reading::not_judged(Breaker::LiveDrop, "x") };
             assert_eq!(reading.refuses(), refuses, "{tripped} {latched}");
         }
@@ -250,7 +273,12 @@ mod no_references {
     #[test]
     fn the_message_names_each_empty_table_and_what_is_at_stake() {
         let message = reading(&[(TABLE, 0), (OTHER, 0), ("s.full", 1)], 1234).message;
-        assert!(message.starts_with("heimdall.synthetic_datasets, heimdall.training_jobs has no rows, yet the bucket has 1,234 groups"), "{message}");
+        assert!(
+            message.starts_with(
+                "heimdall.synthetic_datasets, heimdall.training_jobs has no rows, yet the bucket has 1,234 groups"
+            ),
+            "{message}"
+        );
         assert!(!message.contains("s.full"), "{message}");
         assert!(reading(&[(TABLE, 1)], 1).message.starts_with("every live table has rows"));
     }
@@ -264,7 +292,11 @@ mod no_references {
         assert_eq!(accepted.accepted_empty, [TABLE]);
         assert_eq!(one.tripped(Some(&accepted)), [], "neither for its emptiness nor for the fall to it");
         let reading = both.reading(Breaker::NoReferences, Some(&accepted));
-        assert!(reading.tripped && reading.message.starts_with("heimdall.training_jobs has no rows"), "{}", reading.message);
+        assert!(
+            reading.tripped && reading.message.starts_with("heimdall.training_jobs has no rows"),
+            "{}",
+            reading.message
+        );
     }
 
     #[test]
@@ -328,7 +360,10 @@ mod no_overlap {
         let message = |seen| Seen::overlap(2000, seen).reading(Breaker::NoOverlap, None).message;
         let tripped = "of 2,000 rows older than the grace period that expect objects, 999 have some in this bucket: database and bucket may not belong together";
         assert_eq!(message(999), tripped);
-        assert_eq!(message(1000), "of 2,000 rows older than the grace period that expect objects, 1,000 have some in this bucket");
+        assert_eq!(
+            message(1000),
+            "of 2,000 rows older than the grace period that expect objects, 1,000 have some in this bucket"
+        );
     }
 
     #[test]
@@ -342,7 +377,11 @@ mod no_overlap {
         let later = Baseline::after_good_scan(Some(accepted), Seen::overlap(100, 90).observation);
         assert!(!Seen::overlap(100, 25).trips(Breaker::NoOverlap, Some(&later)), "what was accepted stays accepted");
         let generous = baseline.after_acknowledgement(Breaker::NoOverlap, &Seen::overlap(100, 90).observation);
-        assert_eq!(Seen::overlap(100, 50).reading(Breaker::NoOverlap, Some(&generous)).allowed, json!(0.5), "and never demands more than configured");
+        assert_eq!(
+            Seen::overlap(100, 50).reading(Breaker::NoOverlap, Some(&generous)).allowed,
+            json!(0.5),
+            "and never demands more than configured"
+        );
     }
 
     proptest! {
@@ -362,10 +401,15 @@ mod no_overlap {
     #[test]
     fn what_the_ledger_keeps_comes_back_to_the_last_digit() {
         // As a JSON number, 4/11 comes back larger than it was.
-        let mut baseline = good(&[(TABLE, 100)]).after_acknowledgement(Breaker::NoOverlap, &Seen::overlap(11, 4).observation);
+        let mut baseline =
+            good(&[(TABLE, 100)]).after_acknowledgement(Breaker::NoOverlap, &Seen::overlap(11, 4).observation);
         baseline.observation.overlap_share = Some(1.0 / 11.0);
         assert_eq!(kept(&baseline), baseline);
-        let none = Baseline { accepted_overlap: None, observation: Observation { overlap_share: None, ..observed(&[(TABLE, 0)]) }, ..baseline };
+        let none = Baseline {
+            accepted_overlap: None,
+            observation: Observation { overlap_share: None, ..observed(&[(TABLE, 0)]) },
+            ..baseline
+        };
         assert_eq!(kept(&none), none);
         let skewed = none.after_acknowledgement(Breaker::ClockSkew, &Seen::clocks(at(9), 900).observation);
         assert_eq!(kept(&skewed), skewed);
@@ -420,21 +464,32 @@ mod live_drop {
             assert!(reading(before, &now).tripped, "one table's growth hides no other's fall: {now:?}");
         }
         assert!(reading(before, &[(TABLE, 1000)]).tripped, "a table that is read no more has lost all its rows");
-        assert!(!reading(&[(TABLE, 1000)], &[(TABLE, 1000), (OTHER, 0)]).tripped, "a table that was never read has lost none");
+        assert!(
+            !reading(&[(TABLE, 1000)], &[(TABLE, 1000), (OTHER, 0)]).tripped,
+            "a table that was never read has lost none"
+        );
     }
 
     #[test]
     fn the_worst_fall_that_counts_is_told() {
         // Five of five rows are the larger share, and too few to count.
-        let told = reading(&[(OTHER, 1000), ("s.small", 5), (TABLE, 1000)], &[(OTHER, 900), ("s.small", 0), (TABLE, 940)]);
+        let told =
+            reading(&[(OTHER, 1000), ("s.small", 5), (TABLE, 1000)], &[(OTHER, 900), ("s.small", 0), (TABLE, 940)]);
         assert!(told.tripped);
-        assert_eq!((told.message.as_str(), told.observed), ("heimdall.training_jobs had 1,000 rows and has 900", json!(0.1)));
+        assert_eq!(
+            (told.message.as_str(), told.observed),
+            ("heimdall.training_jobs had 1,000 rows and has 900", json!(0.1))
+        );
         let told = reading(&[("s.a", 1000), ("s.b", 5), ("s.c", 1000)], &[("s.a", 940), ("s.b", 0), ("s.c", 900)]);
         assert_eq!(told.message, "s.c had 1,000 rows and has 900");
         let told = reading(&[("s.a", 100), ("s.b", 100)], &[("s.a", 50), ("s.b", 50)]);
         assert_eq!(told.message, "s.a had 100 rows and has 50", "of two alike the first");
         let told = reading(&[("s.a", 5), ("s.b", 5)], &[("s.a", 4), ("s.b", 0)]);
-        assert_eq!((told.tripped, told.message.as_str()), (false, "s.b had 5 rows and has 0"), "also where none counts");
+        assert_eq!(
+            (told.tripped, told.message.as_str()),
+            (false, "s.b had 5 rows and has 0"),
+            "also where none counts"
+        );
         // Six of a thousand count, though five of five are the larger share.
         let told = reading(&[("s.a", 5), ("s.b", 1000)], &[("s.a", 0), ("s.b", 994)]);
         assert_eq!((told.tripped, told.message.as_str()), (false, "s.b had 1,000 rows and has 994"));
@@ -446,7 +501,10 @@ mod live_drop {
     #[test]
     fn nothing_is_judged_without_an_earlier_scan_or_table() {
         let first = Seen::rows(&[(TABLE, 0)]).reading(Breaker::LiveDrop, None);
-        assert_eq!((first.tripped, first.observed, first.message.as_str()), (false, Value::Null, "not judged: no earlier scan to compare with"));
+        assert_eq!(
+            (first.tripped, first.observed, first.message.as_str()),
+            (false, Value::Null, "not judged: no earlier scan to compare with")
+        );
         let tableless = reading(&[], &[(TABLE, 1)]);
         assert_eq!((tableless.tripped, tableless.message.as_str()), (false, "not judged: no earlier table"));
     }
@@ -461,11 +519,17 @@ mod live_drop {
         assert!(!fallen.trips(Breaker::LiveDrop, Some(&accepted)), "equal is no worse");
         assert!(!Seen::rows(&[(TABLE, 475), (OTHER, 1000)]).trips(Breaker::LiveDrop, Some(&accepted)));
         assert!(Seen::rows(&[(TABLE, 474), (OTHER, 1000)]).trips(Breaker::LiveDrop, Some(&accepted)));
-        assert!(Seen::rows(&[(TABLE, 500), (OTHER, 900)]).trips(Breaker::LiveDrop, Some(&accepted)), "another table was not acknowledged");
+        assert!(
+            Seen::rows(&[(TABLE, 500), (OTHER, 900)]).trips(Breaker::LiveDrop, Some(&accepted)),
+            "another table was not acknowledged"
+        );
         let emptied = Seen::rows(&[(TABLE, 0), (OTHER, 1000)]);
         let accepted = accepted.after_acknowledgement(Breaker::LiveDrop, &emptied.observation);
         assert!(!emptied.trips(Breaker::LiveDrop, Some(&accepted)));
-        assert!(emptied.trips(Breaker::NoReferences, Some(&accepted)), "a fall to nothing is acknowledged by its own name");
+        assert!(
+            emptied.trips(Breaker::NoReferences, Some(&accepted)),
+            "a fall to nothing is acknowledged by its own name"
+        );
     }
 
     #[test]
@@ -489,8 +553,15 @@ mod clock_skew {
         for (skew_s, trips) in [(0, false), (299, false), (300, false), (301, true), (86_400, true)] {
             for baseline in [None, Some(&baseline)] {
                 let reading = Seen::clocks(at(0), skew_s).reading(Breaker::ClockSkew, baseline);
-                assert_eq!((reading.tripped, reading.observed, reading.allowed), (trips, json!(skew_s), json!(300)), "{skew_s}");
-                assert_eq!(reading.message, format!("the clocks of this host, the store and the database lie {skew_s} s apart"));
+                assert_eq!(
+                    (reading.tripped, reading.observed, reading.allowed),
+                    (trips, json!(skew_s), json!(300)),
+                    "{skew_s}"
+                );
+                assert_eq!(
+                    reading.message,
+                    format!("the clocks of this host, the store and the database lie {skew_s} s apart")
+                );
             }
         }
     }
@@ -498,16 +569,30 @@ mod clock_skew {
     #[test]
     fn time_may_stand_still_and_seem_to_step_back_by_less_than_two_seconds() {
         let baseline = good(&[(TABLE, 100)]);
-        for (millis, trips) in [(1_000_000, false), (1, false), (0, false), (-1000, false), (-1999, false), (-2000, true), (-3_600_000, true)] {
+        for (millis, trips) in [
+            (1_000_000, false),
+            (1, false),
+            (0, false),
+            (-1000, false),
+            (-1999, false),
+            (-2000, true),
+            (-3_600_000, true),
+        ] {
             let as_of = at(0) + chrono::Duration::milliseconds(millis);
             let reading = Seen::clocks(as_of, 0).reading(Breaker::ClockSkew, Some(&baseline));
             assert_eq!(reading.tripped, trips, "{millis} ms");
             if trips {
                 assert_eq!(reading.observed, json!(millis / 1000));
-                assert_eq!(reading.message, format!("the time went back by {} s since the last good scan", -millis / 1000));
+                assert_eq!(
+                    reading.message,
+                    format!("the time went back by {} s since the last good scan", -millis / 1000)
+                );
             }
         }
-        assert!(!Seen::clocks(at(-9_999_999), 0).trips(Breaker::ClockSkew, None), "the first scan has nothing to go back behind");
+        assert!(
+            !Seen::clocks(at(-9_999_999), 0).trips(Breaker::ClockSkew, None),
+            "the first scan has nothing to go back behind"
+        );
     }
 
     #[test]
@@ -519,8 +604,13 @@ mod clock_skew {
         assert!(Seen::clocks(at(5), 601).trips(Breaker::ClockSkew, Some(&accepted)));
         let later = Baseline::after_good_scan(Some(accepted), Seen::clocks(at(10), 20).observation);
         assert!(!Seen::clocks(at(15), 600).trips(Breaker::ClockSkew, Some(&later)), "what was accepted stays accepted");
-        let small = good(&[(TABLE, 100)]).after_acknowledgement(Breaker::ClockSkew, &Seen::clocks(at(-9), 3).observation);
-        assert_eq!(Seen::clocks(at(0), 300).reading(Breaker::ClockSkew, Some(&small)).allowed, json!(300), "never less than five minutes");
+        let small =
+            good(&[(TABLE, 100)]).after_acknowledgement(Breaker::ClockSkew, &Seen::clocks(at(-9), 3).observation);
+        assert_eq!(
+            Seen::clocks(at(0), 300).reading(Breaker::ClockSkew, Some(&small)).allowed,
+            json!(300),
+            "never less than five minutes"
+        );
     }
 
     #[test]
@@ -571,7 +661,10 @@ mod identity_and_target {
             assert_eq!(reading.message, format!("expected {}; found {other}", identity()));
             let accepted = baseline.clone().after_acknowledgement(Breaker::DatabaseIdentity, &scan.observation);
             assert_eq!(scan.tripped(Some(&accepted)), []);
-            assert!(of(identity(), target()).trips(Breaker::DatabaseIdentity, Some(&accepted)), "the old one is another one now");
+            assert!(
+                of(identity(), target()).trips(Breaker::DatabaseIdentity, Some(&accepted)),
+                "the old one is another one now"
+            );
         }
     }
 
@@ -598,7 +691,10 @@ mod identity_and_target {
             assert_eq!(reading.message, "the first scan sets what is expected");
         }
         let baseline = good(&[(TABLE, 100)]);
-        assert_eq!(Seen::default().reading(Breaker::DatabaseIdentity, Some(&baseline)).message, "it is the same database");
+        assert_eq!(
+            Seen::default().reading(Breaker::DatabaseIdentity, Some(&baseline)).message,
+            "it is the same database"
+        );
         let same = Seen::default().reading(Breaker::TargetChanged, Some(&baseline));
         assert_eq!(same.message, "endpoint, bucket, prefix and patterns are the same");
     }
@@ -606,7 +702,8 @@ mod identity_and_target {
     #[test]
     fn a_target_is_endpoint_bucket_prefix_and_templates() {
         let text = include_str!("../../config.toml");
-        let config = crate::config::parse(text, std::path::Path::new("config.toml"), &BTreeMap::new()).expect("the committed file");
+        let config = crate::config::parse(text, std::path::Path::new("config.toml"), &BTreeMap::new())
+            .expect("the committed file");
         assert_eq!(TargetFingerprint::of(&config.scopes[0], &config.store.endpoint), target());
     }
 }
@@ -622,7 +719,10 @@ mod incomplete {
         assert_eq!((reading.tripped, &reading.observed, &reading.allowed), (true, &json!(2), &json!(0)));
         assert!(reading.message.ends_with("nothing counts as seen: one; two"), "{}", reading.message);
         let complete = super::super::incomplete(&[]);
-        assert_eq!((complete.tripped, complete.observed, complete.message.as_str()), (false, json!(0), "everything was read"));
+        assert_eq!(
+            (complete.tripped, complete.observed, complete.message.as_str()),
+            (false, json!(0), "everything was read")
+        );
     }
 }
 
@@ -631,15 +731,28 @@ mod open_transaction {
 
     fn reading(age: chrono::Duration, grace_s: u64) -> Reading {
         let open_transactions = OpenTransactions::Since(Some(at(0) - age));
-        Seen { open_transactions, grace: Grace(Duration::from_secs(grace_s)), ..Seen::default() }.reading(Breaker::OpenTransaction, None)
+        Seen { open_transactions, grace: Grace(Duration::from_secs(grace_s)), ..Seen::default() }
+            .reading(Breaker::OpenTransaction, None)
     }
 
     #[test]
     fn a_transaction_may_be_half_the_grace_old_and_at_least_a_minute() {
-        for (grace_s, allowed_s) in [(7 * 86_400, 302_400), (86_400, 43_200), (122, 61), (120, 60), (119, 60), (10, 60), (0, 60)] {
-            for (millis, trips) in [(-60_000, false), (0, false), (allowed_s * 1000 - 1, false), (allowed_s * 1000, false), (allowed_s * 1000 + 1, true)] {
+        for (grace_s, allowed_s) in
+            [(7 * 86_400, 302_400), (86_400, 43_200), (122, 61), (120, 60), (119, 60), (10, 60), (0, 60)]
+        {
+            for (millis, trips) in [
+                (-60_000, false),
+                (0, false),
+                (allowed_s * 1000 - 1, false),
+                (allowed_s * 1000, false),
+                (allowed_s * 1000 + 1, true),
+            ] {
                 let reading = reading(chrono::Duration::milliseconds(millis), grace_s);
-                assert_eq!((reading.tripped, &reading.allowed), (trips, &json!(allowed_s)), "{millis} ms under a grace of {grace_s} s");
+                assert_eq!(
+                    (reading.tripped, &reading.allowed),
+                    (trips, &json!(allowed_s)),
+                    "{millis} ms under a grace of {grace_s} s"
+                );
                 assert_eq!(reading.observed, json!(millis / 1000));
             }
         }
@@ -650,7 +763,9 @@ mod open_transaction {
     #[test]
     fn its_age_is_told_by_the_databases_clock() {
         let open_transactions = OpenTransactions::Since(Some(at(0)));
-        let seen = |database_time| Seen { open_transactions, database_time, ..Seen::default() }.trips(Breaker::OpenTransaction, None);
+        let seen = |database_time| {
+            Seen { open_transactions, database_time, ..Seen::default() }.trips(Breaker::OpenTransaction, None)
+        };
         assert!(!seen(at(302_400)));
         assert!(seen(at(302_401)));
     }
@@ -664,10 +779,17 @@ mod open_transaction {
 
     #[test]
     fn what_is_hidden_trips_and_names_the_grant_with_the_role_quoted() {
-        for (role, quoted) in [("sweeper", "\"sweeper\""), ("Night Sweep", "\"Night Sweep\""), ("a\"b; DROP", "\"a\"\"b; DROP\"")] {
-            let reading = Seen { open_transactions: OpenTransactions::Hidden, role, ..Seen::default() }.reading(Breaker::OpenTransaction, None);
+        for (role, quoted) in
+            [("sweeper", "\"sweeper\""), ("Night Sweep", "\"Night Sweep\""), ("a\"b; DROP", "\"a\"\"b; DROP\"")]
+        {
+            let reading = Seen { open_transactions: OpenTransactions::Hidden, role, ..Seen::default() }
+                .reading(Breaker::OpenTransaction, None);
             assert_eq!((reading.tripped, reading.observed, reading.allowed), (true, json!("hidden"), json!(302_400)));
-            assert!(reading.message.ends_with(&format!("; run: GRANT pg_read_all_stats TO {quoted}")), "{}", reading.message);
+            assert!(
+                reading.message.ends_with(&format!("; run: GRANT pg_read_all_stats TO {quoted}")),
+                "{}",
+                reading.message
+            );
         }
     }
 }
@@ -696,17 +818,23 @@ mod acknowledgement {
             expected
         };
         for (breaker, expected) in [
-            (Breaker::NoReferences, moved(&|baseline| {
-                baseline.accepted_empty = vec![TABLE.into()];
-                // The fall of the table that is not empty is another breaker's matter.
-                baseline.observation.rows = rows(&[(TABLE, 0), (OTHER, 100)]);
-            })),
+            (
+                Breaker::NoReferences,
+                moved(&|baseline| {
+                    baseline.accepted_empty = vec![TABLE.into()];
+                    // The fall of the table that is not empty is another breaker's matter.
+                    baseline.observation.rows = rows(&[(TABLE, 0), (OTHER, 100)]);
+                }),
+            ),
             (Breaker::NoOverlap, moved(&|baseline| baseline.accepted_overlap = Some(0.125))),
             (Breaker::LiveDrop, moved(&|baseline| baseline.observation.rows = spoilt().rows)),
-            (Breaker::ClockSkew, moved(&|baseline| {
-                baseline.accepted_skew_s = Some(1000);
-                baseline.observation.as_of = at(-1000);
-            })),
+            (
+                Breaker::ClockSkew,
+                moved(&|baseline| {
+                    baseline.accepted_skew_s = Some(1000);
+                    baseline.observation.as_of = at(-1000);
+                }),
+            ),
             (Breaker::DatabaseIdentity, moved(&|baseline| baseline.observation.identity = spoilt().identity)),
             (Breaker::TargetChanged, moved(&|baseline| baseline.observation.target = spoilt().target)),
         ] {
@@ -735,7 +863,13 @@ mod acknowledgement {
         for breaker in Breaker::ALL {
             accepted = accepted.after_acknowledgement(breaker, &spoilt());
         }
-        let seen = Observation { as_of: at(500), rows: rows(&[(TABLE, 0), (OTHER, 49)]), overlap_share: Some(0.75), skew_s: 1, ..spoilt() };
+        let seen = Observation {
+            as_of: at(500),
+            rows: rows(&[(TABLE, 0), (OTHER, 49)]),
+            overlap_share: Some(0.75),
+            skew_s: 1,
+            ..spoilt()
+        };
         let after = Baseline::after_good_scan(Some(accepted), seen.clone());
         let expected = Baseline {
             observation: seen,
@@ -745,7 +879,11 @@ mod acknowledgement {
         };
         assert_eq!(after, expected);
         let first = good(&[(TABLE, 0)]);
-        assert_eq!((first.accepted_overlap, first.accepted_skew_s, first.accepted_empty.len()), (None, None, 0), "a first scan accepts nothing");
+        assert_eq!(
+            (first.accepted_overlap, first.accepted_skew_s, first.accepted_empty.len()),
+            (None, None, 0),
+            "a first scan accepts nothing"
+        );
     }
 }
 
@@ -761,7 +899,11 @@ mod size {
     }
 
     fn tripped(would: WouldGo, listed: Listed, allowances: &[&str]) -> Vec<&'static str> {
-        readings(would, listed, &limits(), allowances).iter().filter(|reading| reading.tripped).map(|reading| reading.name.as_str()).collect()
+        readings(would, listed, &limits(), allowances)
+            .iter()
+            .filter(|reading| reading.tripped)
+            .map(|reading| reading.name.as_str())
+            .collect()
     }
 
     fn groups(groups: u64) -> WouldGo {
@@ -782,7 +924,11 @@ mod size {
         ] {
             assert_eq!(tripped(would, all, &[]), [""; 0], "{would:?}");
             let one_more = |count: u64| if count > 1 { count + 1 } else { count };
-            let above = WouldGo { groups: one_more(would.groups), objects: one_more(would.objects), bytes: one_more(would.bytes) };
+            let above = WouldGo {
+                groups: one_more(would.groups),
+                objects: one_more(would.objects),
+                bytes: one_more(would.bytes),
+            };
             assert_eq!(tripped(above, all, &[]), [name]);
         }
     }
@@ -798,14 +944,21 @@ mod size {
         assert_eq!(reading(&both, Breaker::OrphanShare).observed, json!(20.0 / 60.0));
         assert_eq!(reading(&both, Breaker::ForeignShare).observed, json!(0.25));
         assert_eq!(reading(&both, Breaker::OrphanShare).message, "20 of 60 listed groups would go");
-        assert_eq!(reading(&both, Breaker::ForeignShare).message, "20 of 80 listed keys and prefixes belong to no dataset");
+        assert_eq!(
+            reading(&both, Breaker::ForeignShare).message,
+            "20 of 80 listed keys and prefixes belong to no dataset"
+        );
     }
 
     #[test]
     fn a_share_is_judged_only_when_more_than_a_small_number_of_groups_would_go() {
         assert_eq!(tripped(groups(5), Listed { groups: 8, foreign: 900 }, &[]), [""; 0]);
         assert_eq!(tripped(groups(6), Listed { groups: 8, foreign: 900 }, &[]), ["orphan_share", "foreign_share"]);
-        assert_eq!(tripped(groups(1), Listed { groups: 8, foreign: 0 }, &[]), [""; 0], "one orphan among eight can be cleaned");
+        assert_eq!(
+            tripped(groups(1), Listed { groups: 8, foreign: 0 }, &[]),
+            [""; 0],
+            "one orphan among eight can be cleaned"
+        );
         let strict = Limits { small: 0, ..limits() };
         let readings = readings(groups(1), Listed { groups: 8, foreign: 0 }, &strict, &[]);
         assert!(reading(&readings, Breaker::OrphanShare).tripped);
@@ -815,7 +968,11 @@ mod size {
     fn a_share_of_one_switches_it_off() {
         let off = Limits { max_orphan_share: 1.0, max_foreign_share: 1.0, ..limits() };
         // A plan that was applied in part may hold more groups than are listed any more.
-        for listed in [Listed { groups: 50, foreign: 1_000_000 }, Listed { groups: 49, foreign: 0 }, Listed { groups: 0, foreign: 3 }] {
+        for listed in [
+            Listed { groups: 50, foreign: 1_000_000 },
+            Listed { groups: 49, foreign: 0 },
+            Listed { groups: 0, foreign: 3 },
+        ] {
             assert!(readings(groups(50), listed, &off, &[]).iter().all(|reading| !reading.tripped), "{listed:?}");
         }
         let lifted = ["orphan_share=1", "foreign_share=1.0"];
@@ -842,7 +999,10 @@ mod size {
             (Breaker::Bytes, 3_u64 << 40, 1_u64 << 40, "3.0 TiB of objects would go, 1.0 TiB may"),
         ] {
             let reading = reading(&readings, name);
-            assert_eq!((&reading.observed, &reading.allowed, reading.message.as_str()), (&json!(observed), &json!(allowed), message));
+            assert_eq!(
+                (&reading.observed, &reading.allowed, reading.message.as_str()),
+                (&json!(observed), &json!(allowed), message)
+            );
         }
     }
 
@@ -853,13 +1013,23 @@ mod size {
         let all = ["orphan_share=0.8", "orphan_groups=20_000", "objects=2500000", "bytes=2TiB", "foreign_share=0.5"];
         assert_eq!(tripped(would, listed, &[]), ["orphan_share", "orphan_groups", "objects", "bytes", "foreign_share"]);
         assert_eq!(tripped(would, listed, &all), [""; 0]);
-        for (index, name) in ["orphan_share", "orphan_groups", "objects", "bytes", "foreign_share"].into_iter().enumerate() {
-            let others: Vec<&str> = all.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, text)| *text).collect();
+        for (index, name) in
+            ["orphan_share", "orphan_groups", "objects", "bytes", "foreign_share"].into_iter().enumerate()
+        {
+            let others: Vec<&str> =
+                all.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, text)| *text).collect();
             assert_eq!(tripped(would, listed, &others), [name], "one lifts no other");
         }
-        for (name, short) in [("orphan_share", "0.799"), ("orphan_groups", "19999"), ("objects", "2499999"), ("bytes", "2199023255551"), ("foreign_share", "0.499")] {
+        for (name, short) in [
+            ("orphan_share", "0.799"),
+            ("orphan_groups", "19999"),
+            ("objects", "2499999"),
+            ("bytes", "2199023255551"),
+            ("foreign_share", "0.499"),
+        ] {
             let short = format!("{name}={short}");
-            let lifted: Vec<&str> = all.iter().copied().filter(|text| !text.starts_with(name)).chain([short.as_str()]).collect();
+            let lifted: Vec<&str> =
+                all.iter().copied().filter(|text| !text.starts_with(name)).chain([short.as_str()]).collect();
             assert_eq!(tripped(would, listed, &lifted), [name], "{short}");
         }
     }
@@ -917,7 +1087,9 @@ mod allowances {
             let name = text.split('=').next().expect("a part");
             assert_eq!(add(text), Err(AllowanceError::Name(name.into())));
         }
-        let value = |name: &str, value: &str, expected| Err(AllowanceError::Value { name: name.into(), value: value.into(), expected });
+        let value = |name: &str, value: &str, expected| {
+            Err(AllowanceError::Value { name: name.into(), value: value.into(), expected })
+        };
         for wrong in ["", "-1", "1.5", "many", "18446744073709551616", " 5"] {
             assert_eq!(add(&format!("objects={wrong}")), value("objects", wrong, "a whole number"));
             assert_eq!(add(&format!("orphan_groups={wrong}")), value("orphan_groups", wrong, "a whole number"));
@@ -927,7 +1099,10 @@ mod allowances {
         }
         for wrong in ["", "1.01", "-0.1", "NaN", "inf", "80%"] {
             assert_eq!(add(&format!("orphan_share={wrong}")), value("orphan_share", wrong, "a share from 0.0 to 1.0"));
-            assert_eq!(add(&format!("foreign_share={wrong}")), value("foreign_share", wrong, "a share from 0.0 to 1.0"));
+            assert_eq!(
+                add(&format!("foreign_share={wrong}")),
+                value("foreign_share", wrong, "a share from 0.0 to 1.0")
+            );
         }
     }
 
@@ -936,13 +1111,21 @@ mod allowances {
         for breaker in Breaker::ALL.into_iter().filter(|breaker| breaker.kind() == Kind::Evidence) {
             let error = add(&format!("{}=1", breaker.as_str())).expect_err("evidence");
             assert_eq!(error, AllowanceError::Evidence(breaker.as_str().into()));
-            assert!(error.to_string().contains(&format!("orphan-sweeper ack {} --by NAME --reason TEXT", breaker.as_str())));
+            assert!(
+                error.to_string().contains(&format!("orphan-sweeper ack {} --by NAME --reason TEXT", breaker.as_str()))
+            );
         }
     }
 
     #[test]
     fn an_allowance_comes_back_from_the_ledger_as_it_was() {
-        for allowance in [Allowance::Count(0), Allowance::Count(u64::MAX), Allowance::Share(0.0), Allowance::Share(1.0), Allowance::Share(0.35)] {
+        for allowance in [
+            Allowance::Count(0),
+            Allowance::Count(u64::MAX),
+            Allowance::Share(0.0),
+            Allowance::Share(1.0),
+            Allowance::Share(0.35),
+        ] {
             let text = serde_json::to_string(&allowance).expect("serializable");
             assert_eq!(serde_json::from_str::<Allowance>(&text).expect("readable"), allowance, "{text}");
         }
@@ -950,12 +1133,14 @@ mod allowances {
 }
 
 fn evidence() -> impl Strategy<Value = Seen> {
-    (0..200_u64, 0..200_u64, 0..50_u64, 0..50_u64, -5..5_i64, 0..700_i64, 0..3_u64).prop_map(|(table, other, expected, seen, back, skew_s, listed)| {
-        let mut scan = Seen::overlap(expected, seen.min(expected));
-        scan.observation.rows = rows(&[(TABLE, table), (OTHER, other)]);
-        (scan.observation.as_of, scan.observation.skew_s, scan.listed_groups) = (at(back), skew_s, listed);
-        scan
-    })
+    (0..200_u64, 0..200_u64, 0..50_u64, 0..50_u64, -5..5_i64, 0..700_i64, 0..3_u64).prop_map(
+        |(table, other, expected, seen, back, skew_s, listed)| {
+            let mut scan = Seen::overlap(expected, seen.min(expected));
+            scan.observation.rows = rows(&[(TABLE, table), (OTHER, other)]);
+            (scan.observation.as_of, scan.observation.skew_s, scan.listed_groups) = (at(back), skew_s, listed);
+            scan
+        },
+    )
 }
 
 proptest! {

@@ -177,7 +177,12 @@ pub struct TargetFingerprint {
 impl TargetFingerprint {
     /// The target of `scope` at `endpoint`.
     pub fn of(scope: &Scope, endpoint: &url::Url) -> Self {
-        Self { endpoint: endpoint.to_string(), bucket: scope.bucket.clone(), prefix: scope.prefix.clone(), patterns: scope.templates() }
+        Self {
+            endpoint: endpoint.to_string(),
+            bucket: scope.bucket.clone(),
+            prefix: scope.prefix.clone(),
+            patterns: scope.templates(),
+        }
     }
 }
 
@@ -292,7 +297,12 @@ pub struct Evidence<'e> {
 
 /// Reads every evidence breaker.
 #[must_use]
-pub fn judge_evidence(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limits: &Limits, grace: Grace) -> Vec<Reading> {
+pub fn judge_evidence(
+    evidence: &Evidence<'_>,
+    baseline: Option<&Baseline>,
+    limits: &Limits,
+    grace: Grace,
+) -> Vec<Reading> {
     vec![
         no_references(evidence, baseline),
         no_overlap(evidence, baseline, limits),
@@ -310,15 +320,23 @@ pub fn judge_evidence(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limi
 pub fn incomplete(errors: &[String]) -> Reading {
     let message = match errors {
         [] => "everything was read".to_owned(),
-        errors => format!("not everything could be read, so nothing more is deleted and nothing counts as seen: {}", errors.join("; ")),
+        errors => format!(
+            "not everything could be read, so nothing more is deleted and nothing counts as seen: {}",
+            errors.join("; ")
+        ),
     };
     Reading::new(Breaker::Incomplete, !errors.is_empty(), json!(errors.len()), json!(0), message)
 }
 
 fn no_references(evidence: &Evidence<'_>, baseline: Option<&Baseline>) -> Reading {
-    let is_accepted = |table: &str| baseline.is_some_and(|baseline| baseline.accepted_empty.iter().any(|accepted| accepted == table));
+    let is_accepted =
+        |table: &str| baseline.is_some_and(|baseline| baseline.accepted_empty.iter().any(|accepted| accepted == table));
     let rows = &evidence.observation.rows;
-    let empty: Vec<&str> = rows.iter().filter(|(table, rows)| **rows == 0 && !is_accepted(table)).map(|(table, _)| table.as_str()).collect();
+    let empty: Vec<&str> = rows
+        .iter()
+        .filter(|(table, rows)| **rows == 0 && !is_accepted(table))
+        .map(|(table, _)| table.as_str())
+        .collect();
     let tripped = !empty.is_empty() && evidence.listed_groups > 0;
     let message = if tripped {
         format!(
@@ -352,7 +370,9 @@ fn no_overlap(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limits: &Lim
 }
 
 fn live_drop(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limits: &Limits) -> Reading {
-    let Some(baseline) = baseline else { return Reading::not_judged(Breaker::LiveDrop, "no earlier scan to compare with") };
+    let Some(baseline) = baseline else {
+        return Reading::not_judged(Breaker::LiveDrop, "no earlier scan to compare with");
+    };
     let mut worst: Option<(f64, u64, String)> = None;
     for (table, before) in &baseline.observation.rows {
         let now = evidence.observation.rows.get(table).copied().unwrap_or(0);
@@ -363,10 +383,16 @@ fn live_drop(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limits: &Limi
             let is_judged = |fallen: u64| fallen > limits.small;
             (is_judged(fallen), share) > (is_judged(*worst_fallen), *worst_share)
         }) {
-            worst = Some((share, fallen, format!("{table} had {} rows and has {}", human_count(*before), human_count(now))));
+            worst = Some((
+                share,
+                fallen,
+                format!("{table} had {} rows and has {}", human_count(*before), human_count(now)),
+            ));
         }
     }
-    let Some((share, fallen, message)) = worst else { return Reading::not_judged(Breaker::LiveDrop, "no earlier table") };
+    let Some((share, fallen, message)) = worst else {
+        return Reading::not_judged(Breaker::LiveDrop, "no earlier table");
+    };
     let tripped = fallen > limits.small && share > limits.max_live_drop;
     Reading::new(Breaker::LiveDrop, tripped, json!(share), json!(limits.max_live_drop), message)
 }
@@ -375,30 +401,51 @@ fn clock_skew(evidence: &Evidence<'_>, baseline: Option<&Baseline>) -> Reading {
     let skew_s = evidence.observation.skew_s;
     let accepted = baseline.and_then(|baseline| baseline.accepted_skew_s).unwrap_or(0);
     let allowed = MAX_SKEW.num_seconds().max(accepted);
-    let gone_back = baseline.map(|baseline| baseline.observation.as_of - evidence.observation.as_of).filter(|back| *back >= TIME_STEP_BACK);
+    let gone_back = baseline
+        .map(|baseline| baseline.observation.as_of - evidence.observation.as_of)
+        .filter(|back| *back >= TIME_STEP_BACK);
     let tripped = skew_s > allowed || gone_back.is_some();
     let message = match gone_back {
         Some(back) => format!("the time went back by {} s since the last good scan", back.num_seconds()),
         None => format!("the clocks of this host, the store and the database lie {skew_s} s apart"),
     };
-    Reading::new(Breaker::ClockSkew, tripped, json!(gone_back.map_or(skew_s, |back| -back.num_seconds())), json!(allowed), message)
+    Reading::new(
+        Breaker::ClockSkew,
+        tripped,
+        json!(gone_back.map_or(skew_s, |back| -back.num_seconds())),
+        json!(allowed),
+        message,
+    )
 }
 
 fn database_identity(evidence: &Evidence<'_>, baseline: Option<&Baseline>) -> Reading {
     let observed = &evidence.observation.identity;
     let Some(baseline) = baseline else {
-        return Reading::new(Breaker::DatabaseIdentity, false, json!(observed), Value::Null, "the first scan sets what is expected");
+        return Reading::new(
+            Breaker::DatabaseIdentity,
+            false,
+            json!(observed),
+            Value::Null,
+            "the first scan sets what is expected",
+        );
     };
     let expected = &baseline.observation.identity;
     let tripped = observed != expected;
-    let message = if tripped { format!("expected {expected}; found {observed}") } else { "it is the same database".to_owned() };
+    let message =
+        if tripped { format!("expected {expected}; found {observed}") } else { "it is the same database".to_owned() };
     Reading::new(Breaker::DatabaseIdentity, tripped, json!(observed), json!(expected), message)
 }
 
 fn target_changed(evidence: &Evidence<'_>, baseline: Option<&Baseline>) -> Reading {
     let observed = &evidence.observation.target;
     let Some(baseline) = baseline else {
-        return Reading::new(Breaker::TargetChanged, false, json!(observed), Value::Null, "the first scan sets what is expected");
+        return Reading::new(
+            Breaker::TargetChanged,
+            false,
+            json!(observed),
+            Value::Null,
+            "the first scan sets what is expected",
+        );
     };
     let expected = &baseline.observation.target;
     let tripped = observed != expected;
@@ -422,12 +469,19 @@ fn open_transaction(evidence: &Evidence<'_>, grace: Grace) -> Reading {
             return Reading::new(Breaker::OpenTransaction, true, json!("hidden"), allowed_s, message);
         }
         OpenTransactions::Since(None) => {
-            return Reading::new(Breaker::OpenTransaction, false, json!(0), allowed_s, "no transaction holds rows that nobody sees yet");
+            return Reading::new(
+                Breaker::OpenTransaction,
+                false,
+                json!(0),
+                allowed_s,
+                "no transaction holds rows that nobody sees yet",
+            );
         }
         OpenTransactions::Since(Some(since)) => since,
     };
     let age = evidence.database_time - since;
-    let message = format!("a transaction that may hold rows which nobody sees yet has been open for {} s", age.num_seconds());
+    let message =
+        format!("a transaction that may hold rows which nobody sees yet has been open for {} s", age.num_seconds());
     Reading::new(Breaker::OpenTransaction, age > allowed, json!(age.num_seconds()), allowed_s, message)
 }
 
@@ -472,10 +526,14 @@ pub enum AllowanceError {
     #[error("`{0}` is not of the form NAME=VALUE, such as `objects=2500000`")]
     Form(String),
     /// No such breaker.
-    #[error("`{0}` is no size breaker; the size breakers are orphan_share, orphan_groups, objects, bytes and foreign_share")]
+    #[error(
+        "`{0}` is no size breaker; the size breakers are orphan_share, orphan_groups, objects, bytes and foreign_share"
+    )]
     Name(String),
     /// It is about evidence.
-    #[error("`{0}` is about evidence, which no flag lifts; find the cause, then `orphan-sweeper ack {0} --by NAME --reason TEXT`")]
+    #[error(
+        "`{0}` is about evidence, which no flag lifts; find the cause, then `orphan-sweeper ack {0} --by NAME --reason TEXT`"
+    )]
     Evidence(String),
     /// The value cannot be read.
     #[error("`{value}` is no value for `{name}`; write {expected}")]
@@ -500,7 +558,9 @@ impl Allowances {
         let count = || value.replace('_', "").parse().ok().map(Allowance::Count);
         let allowance = match breaker {
             Breaker::OrphanGroups | Breaker::Objects => count().ok_or_else(|| wrong("a whole number"))?,
-            Breaker::Bytes => crate::config::parse_size(value).map(Allowance::Count).ok_or_else(|| wrong("a size such as 2TiB"))?,
+            Breaker::Bytes => {
+                crate::config::parse_size(value).map(Allowance::Count).ok_or_else(|| wrong("a size such as 2TiB"))?
+            }
             Breaker::OrphanShare | Breaker::ForeignShare => {
                 let share = value.parse().ok().filter(|share| (0.0..=1.0).contains(share));
                 share.map(Allowance::Share).ok_or_else(|| wrong("a share from 0.0 to 1.0"))?

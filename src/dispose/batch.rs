@@ -1,8 +1,11 @@
 //! One batch: intent, re-check, request, outcome. Every attempt has its own re-check.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::group::SkipReason;
+use parking_lot::Mutex;
+
+use super::group::{Ended, SkipReason};
 use super::{Disposal, Halt};
 use crate::clock::Stopwatch;
 use crate::model::{DatasetId, Object, ObjectKey};
@@ -16,23 +19,36 @@ pub(super) struct Batch {
     pub(super) singly: bool,
 }
 
+/// What a batch belongs to.
+pub(super) struct BatchTask<'b> {
+    pub(super) id: DatasetId,
+    pub(super) prefix: &'b str,
+    /// When its objects were listed.
+    pub(super) listed: Stopwatch,
+    /// Why the group was given up, if it was.
+    pub(super) left: &'b Mutex<Option<Ended>>,
+}
+
+/// A listing older than this is no ground for another attempt: somebody may have written since.
+const LISTING_LIVES: Duration = Duration::from_secs(60);
+
 /// What one attempt left to be tried again.
 struct Attempt {
     settled: Vec<(ObjectKey, KeyOutcome, String)>,
     again: Vec<(ObjectKey, String)>,
+    /// Whether the store may still be working on it.
+    is_in_flight: bool,
 }
 
 impl Disposal<'_> {
     /// Deletes one batch, in as many attempts as it takes and is allowed.
     ///
-    /// - Errors: why it was left; what was not sent is noted as skipped.
-    pub(super) async fn delete_batch(&self, id: DatasetId, prefix: &str, batch: Batch) -> Result<(), SkipReason> {
-        let permit = self.limiter.acquire().await;
-        if self.is_halted() {
-            return Err(SkipReason::RunEnded);
-        }
+    /// - Errors: why it was left. Keys that were not sent stay without an outcome, and end as skipped when the group is
+    ///   settled; those that the store may still be working on are unconfirmed.
+    pub(super) async fn delete_batch(&self, task: &BatchTask<'_>, batch: Batch) -> Result<(), SkipReason> {
+        self.may_send(task)?;
         let number = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
-        let intent = self.intent(id, prefix, number);
+        let intent = self.intent(task.id, task.prefix, number);
         crate::failpoint::reach("before_intent");
         if let Err(error) = self.ledger.intend(&intent, &batch.objects).await {
             self.halt(Halt::Record(error));
@@ -40,59 +56,79 @@ impl Disposal<'_> {
         }
         crate::failpoint::reach("after_intent");
         let sizes = batch.objects.len() as u64;
-        let mut keys: Vec<ObjectKey> = batch.objects.into_iter().map(|object| object.key).collect();
-        let (mut singly, mut failed_attempts, mut was_sent) = (batch.singly, 0, false);
-        loop {
-            let proof = match self.ask_again(id).await {
+        let mut again: Vec<(ObjectKey, String)> = batch.objects.into_iter().map(|object| (object.key, String::new())).collect();
+        let (mut singly, mut failed_attempts, mut is_in_flight) = (batch.singly, 0, false);
+        while !again.is_empty() {
+            let proof = match self.ask_again(task).await {
                 Ok(proof) => proof,
                 Err(reason) => {
-                    // Keys of an earlier attempt may be gone: looking will tell. Others were never asked for.
-                    if !was_sent {
-                        self.settle(keys.into_iter().map(|key| (key, KeyOutcome::Skipped, reason.as_str().to_owned())).collect()).await;
+                    if is_in_flight {
+                        self.settle(with_outcome(again, KeyOutcome::Unconfirmed, reason.as_str())).await;
                     }
                     return Err(reason);
                 }
             };
-            was_sent = true;
             crate::failpoint::reach("before_send");
+            let keys: Vec<ObjectKey> = again.into_iter().map(|(key, _)| key).collect();
             let attempt = if singly { self.send_singly(&keys, proof).await } else { self.send_together(&keys, proof).await };
             crate::failpoint::reach("after_send");
-            let Attempt { settled, again } = match attempt {
+            let attempt = match attempt {
                 Ok(attempt) => attempt,
                 Err(error) if is_malformed(&error) && !singly => {
                     // Some key among them cannot stand in XML after all, and spoils the others.
                     singly = true;
+                    again = keys.into_iter().map(|key| (key, String::new())).collect();
                     continue;
                 }
                 Err(error) => explain(&keys, &error),
             };
-            let has_progressed = !settled.is_empty();
-            self.settle(settled).await;
-            crate::failpoint::reach("after_outcome");
-            if again.is_empty() {
-                break;
-            }
+            is_in_flight |= attempt.is_in_flight;
             // Only attempts that brought nothing forward are counted: many single deletions outlast one proof.
-            failed_attempts = if has_progressed { 0 } else { failed_attempts + 1 };
-            let may_go_on = failed_attempts < retry::MAX_ATTEMPTS && retry::wait_before_retry(failed_attempts, &self.stop).await;
+            failed_attempts = if attempt.settled.is_empty() { failed_attempts + 1 } else { 0 };
+            self.settle(attempt.settled).await;
+            crate::failpoint::reach("after_outcome");
+            again = attempt.again;
+            let may_go_on = again.is_empty()
+                || failed_attempts < retry::MAX_ATTEMPTS
+                    && task.listed.elapsed() < LISTING_LIVES
+                    && retry::wait_before_retry(failed_attempts, &self.stop).await;
             if !may_go_on {
-                let unconfirmed = again.into_iter().map(|(key, why)| (key, KeyOutcome::Unconfirmed, why));
-                self.settle(unconfirmed.collect()).await;
-                break;
+                self.give_up(std::mem::take(&mut again), is_in_flight).await;
             }
-            keys = again.into_iter().map(|(key, _)| key).collect();
         }
-        drop(permit);
         (self.progress)(sizes);
-        tracing::info!(target: "deletions", dataset_id = %id, object_count = sizes, batch = number, "batch done");
+        tracing::info!(target: "deletions", dataset_id = %task.id, object_count = sizes, batch = number, "batch done");
         Ok(())
     }
 
-    /// Asks the primary whether the id has a row, with proof. The answer's age counts from before it was asked.
-    async fn ask_again(&self, id: DatasetId) -> Result<Stopwatch, SkipReason> {
+    /// Ends keys that no attempt brought to an end.
+    async fn give_up(&self, keys: Vec<(ObjectKey, String)>, is_in_flight: bool) {
+        if is_in_flight {
+            let unconfirmed = keys.into_iter().map(|(key, why)| (key, KeyOutcome::Unconfirmed, why));
+            return self.settle(unconfirmed.collect()).await;
+        }
+        // Told to stop between two attempts: they stay without an outcome and are skipped.
+        if !self.stop.is_cancelled() {
+            self.settle(keys.into_iter().map(|(key, why)| (key, KeyOutcome::Failed, why)).collect()).await;
+        }
+    }
+
+    /// Whether another request of this group may leave.
+    fn may_send(&self, task: &BatchTask<'_>) -> Result<(), SkipReason> {
         if self.is_halted() {
             return Err(SkipReason::RunEnded);
         }
+        match &*task.left.lock() {
+            Some(Ended::Skipped(reason)) => Err(*reason),
+            // The end of the listing, and a fault in it, are no word against what was listed before.
+            Some(Ended::Done | Ended::Unread) | None => Ok(()),
+        }
+    }
+
+    /// Asks the primary whether the id has a row, with proof. The answer's age counts from before it was asked.
+    async fn ask_again(&self, task: &BatchTask<'_>) -> Result<Stopwatch, SkipReason> {
+        self.may_send(task)?;
+        let id = task.id;
         let proof = Stopwatch::start();
         match self.references.recheck(&[id], &self.anchor).await {
             Ok(live) if live.contains(&id) => {
@@ -104,10 +140,9 @@ impl Disposal<'_> {
                 }
                 Err(SkipReason::LiveAgain)
             }
-            Ok(_) if self.is_halted() => Err(SkipReason::RunEnded),
             // A row that came and went between two answers was there.
             Ok(_) if self.seen_live.lock().contains(&id) => Err(SkipReason::LiveAgain),
-            Ok(_) => Ok(proof),
+            Ok(_) => self.may_send(task).map(|()| proof),
             Err(error) => {
                 self.halt(Halt::References(error));
                 Err(SkipReason::RunEnded)
@@ -127,6 +162,7 @@ impl Disposal<'_> {
 
     async fn send_singly(&self, keys: &[ObjectKey], proof: Stopwatch) -> Result<Attempt, StoreError> {
         let mut replies = Vec::with_capacity(keys.len());
+        let mut is_in_flight = false;
         for key in keys {
             let reply = match self.deleter.delete_one(key, proof).await {
                 Ok(reply) => reply,
@@ -134,17 +170,18 @@ impl Disposal<'_> {
                     if let StoreFault::Throttled(_) = error.fault {
                         self.limiter.throttled();
                     }
+                    is_in_flight |= may_be_in_flight(&error.fault);
                     KeyReply::TryAgain(error.fault.to_string())
                 }
                 Err(error) => KeyReply::Refused(error.fault.to_string()),
             };
             replies.push(reply);
         }
-        Ok(read_replies(keys, replies))
+        Ok(Attempt { is_in_flight, ..read_replies(keys, replies) })
     }
 
     async fn settle(&self, outcomes: Vec<(ObjectKey, KeyOutcome, String)>) {
-        if let Err(error) = self.ledger.settle(&self.scope.name, &outcomes).await {
+        if let Err(error) = self.ledger.settle(&self.scope.name, self.run, &outcomes).await {
             self.halt(Halt::Record(error));
         }
     }
@@ -155,10 +192,20 @@ fn explain(keys: &[ObjectKey], error: &StoreError) -> Attempt {
     tracing::warn!(object_count = keys.len(), error = %error, "delete request failed");
     let why = error.fault.to_string();
     if error.fault.is_transient() {
-        return Attempt { settled: Vec::new(), again: keys.iter().map(|key| (key.clone(), why.clone())).collect() };
+        let again = keys.iter().map(|key| (key.clone(), why.clone())).collect();
+        return Attempt { settled: Vec::new(), again, is_in_flight: may_be_in_flight(&error.fault) };
     }
     let settled = keys.iter().map(|key| (key.clone(), KeyOutcome::Failed, why.clone())).collect();
-    Attempt { settled, again: Vec::new() }
+    Attempt { settled, again: Vec::new(), is_in_flight: false }
+}
+
+/// Whether the store may carry out a request that it did not answer well. One that it throttled was not begun.
+fn may_be_in_flight(fault: &StoreFault) -> bool {
+    matches!(fault, StoreFault::NoReply(_) | StoreFault::ServerFault(_) | StoreFault::Malformed(_))
+}
+
+fn with_outcome(keys: Vec<(ObjectKey, String)>, outcome: KeyOutcome, reason: &str) -> Vec<(ObjectKey, KeyOutcome, String)> {
+    keys.into_iter().map(|(key, _)| (key, outcome, reason.to_owned())).collect()
 }
 
 fn is_malformed(error: &StoreError) -> bool {
@@ -166,7 +213,7 @@ fn is_malformed(error: &StoreError) -> bool {
 }
 
 fn read_replies(keys: &[ObjectKey], replies: Vec<KeyReply>) -> Attempt {
-    let mut attempt = Attempt { settled: Vec::new(), again: Vec::new() };
+    let mut attempt = Attempt { settled: Vec::new(), again: Vec::new(), is_in_flight: false };
     for (key, reply) in keys.iter().zip(replies) {
         let key = key.clone();
         match reply {
@@ -174,8 +221,8 @@ fn read_replies(keys: &[ObjectKey], replies: Vec<KeyReply>) -> Attempt {
             KeyReply::AlreadyGone => attempt.settled.push((key, KeyOutcome::AlreadyGone, "NoSuchKey".into())),
             KeyReply::Refused(code) => attempt.settled.push((key, KeyOutcome::Failed, code)),
             KeyReply::TryAgain(code) => attempt.again.push((key, code)),
-            // Silence is no answer; the listing afterwards is.
-            KeyReply::Unmentioned => attempt.settled.push((key, KeyOutcome::Unconfirmed, "not_in_reply".into())),
+            // Silence is no success; the listing afterwards tells.
+            KeyReply::Unmentioned => attempt.settled.push((key, KeyOutcome::Failed, "not_in_reply".into())),
         }
     }
     attempt

@@ -6,6 +6,8 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 
 use super::{Candidate, Disposal, Halt};
+use super::batch::{Batch, BatchTask};
+use crate::clock::Stopwatch;
 use crate::decide::Orphan;
 use crate::list::content::{self, Chunks, ContentError};
 use crate::list::pages::Pages;
@@ -39,7 +41,7 @@ impl SkipReason {
 }
 
 /// What ended the work on a group.
-enum Ended {
+pub(super) enum Ended {
     /// Every chunk was asked for.
     Done,
     /// It is left for a reason that is final for this plan.
@@ -50,28 +52,31 @@ enum Ended {
 
 impl Disposal<'_> {
     /// Deletes what the plan says of one id, if it is still what the plan says.
+    ///
+    /// The whole id is verified before each of its groups: what was written under one of them keeps the others.
     pub(super) async fn dispose_of(&self, candidate: &Candidate) {
-        if self.is_halted() {
-            return;
-        }
-        let contents = match self.verify(candidate).await {
-            Ok(Some(contents)) => contents,
-            Ok(None) => {
-                for planned in &candidate.planned {
-                    self.keep_group(candidate, planned, SkipReason::ChangedSincePlan).await;
-                }
+        for (position, planned) in candidate.planned.iter().enumerate() {
+            if self.is_halted() {
                 return;
             }
-            Err(error) => return self.note_unread(candidate, error),
-        };
-        for (planned, content) in candidate.planned.iter().zip(&contents) {
-            let ended = self.delete_group(candidate, planned, content).await;
+            let ended = match self.verify(candidate).await {
+                Ok(Some(contents)) => self.delete_group(candidate, planned, &contents[position]).await,
+                Ok(None) => Ended::Skipped(SkipReason::ChangedSincePlan),
+                Err(error) => return self.note_unread(candidate, error),
+            };
             if let Ended::Skipped(reason) = ended {
                 self.skip_rest(candidate, planned, reason).await;
             }
             self.close_group(candidate, planned, &ended).await;
-            if self.is_halted() {
-                return;
+            match ended {
+                Ended::Done => {}
+                Ended::Unread | Ended::Skipped(SkipReason::RunEnded) => return,
+                Ended::Skipped(reason) => {
+                    for rest in &candidate.planned[position + 1..] {
+                        self.keep_group(candidate, rest, reason).await;
+                    }
+                    return;
+                }
             }
         }
     }
@@ -101,8 +106,12 @@ impl Disposal<'_> {
         }
         let sighting = self.ledger.sighting(&self.scope.name, candidate.id).await?;
         let expected = candidate.planned.first().map(|planned| planned.first_run);
-        let is_as_seen =
-            sighting.is_some_and(|sighting| Some(sighting.first_run) == expected && sighting.digest == orphan.digest());
+        let is_unchanged = sighting.as_ref().is_some_and(|sighting| sighting.digest == orphan.digest());
+        if sighting.is_some() && !is_unchanged {
+            // Somebody writes here: should it look the same again tomorrow, its sightings start anew all the same.
+            self.ledger.forget(&self.scope.name, &[candidate.id]).await?;
+        }
+        let is_as_seen = is_unchanged && sighting.is_some_and(|sighting| Some(sighting.first_run) == expected);
         let mut contents = Vec::with_capacity(candidate.planned.len());
         for planned in &candidate.planned {
             let found = orphan.groups.iter().find(|(group, _)| prefix_of(group, &self.scope.patterns) == planned.prefix);
@@ -121,31 +130,40 @@ impl Disposal<'_> {
     async fn delete_group(&self, candidate: &Candidate, planned: &PlanGroup, verified: &GroupContent) -> Ended {
         let intents = self.ledger.sent_intents(&self.scope.name);
         let chunks = Chunks::new(self.store, &planned.prefix, Some(&intents), &self.stop);
-        let ended = Mutex::new(None);
+        let left = Mutex::new(None);
         let source = futures::stream::unfold((chunks, verified.chunks.iter()), |(mut chunks, mut expected)| {
-            let ended = &ended;
+            let left = &left;
             async move {
-                if ended.lock().is_some() {
+                // The right to send comes first: what waits for it after it was listed would be deleted by an old listing.
+                let permit = self.limiter.acquire().await;
+                if left.lock().is_some() {
                     return None;
                 }
                 match self.next_chunk(candidate, &mut chunks, expected.next()).await {
-                    Ok(objects) => Some((futures::stream::iter(split(objects)), (chunks, expected))),
+                    Ok(objects) => Some(((permit, objects, Stopwatch::start()), (chunks, expected))),
                     Err(why) => {
-                        ended.lock().get_or_insert(why);
+                        left.lock().get_or_insert(why);
                         None
                     }
                 }
             }
         });
-        let batches = source.flatten().map(|batch| self.delete_batch(candidate.id, &planned.prefix, batch));
-        let mut results = std::pin::pin!(batches.buffer_unordered(BATCHES_IN_FLIGHT));
-        // What is in flight is always finished: a request that was sent needs its outcome.
-        while let Some(result) = results.next().await {
-            if let Err(reason) = result {
-                *ended.lock() = Some(Ended::Skipped(reason));
+        let deletions = source.map(|(permit, objects, listed)| {
+            let left = &left;
+            async move {
+                for batch in split(objects) {
+                    let task = BatchTask { id: candidate.id, prefix: &planned.prefix, listed, left };
+                    if let Err(reason) = self.delete_batch(&task, batch).await {
+                        *left.lock() = Some(Ended::Skipped(reason));
+                        break;
+                    }
+                }
+                drop(permit);
             }
-        }
-        let why = ended.lock().take();
+        });
+        // What is in flight is always finished: a request that was sent needs its outcome.
+        deletions.buffer_unordered(BATCHES_IN_FLIGHT).collect::<()>().await;
+        let why = left.lock().take();
         why.unwrap_or(Ended::Done)
     }
 
@@ -223,8 +241,8 @@ impl Disposal<'_> {
 }
 
 /// Splits a chunk into what one request can name and what needs a request each.
-fn split(objects: Vec<Object>) -> impl Iterator<Item = super::batch::Batch> {
+fn split(objects: Vec<Object>) -> impl Iterator<Item = Batch> {
     let (together, singly): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.key.is_xml_safe());
-    let batches = [super::batch::Batch { objects: together, singly: false }, super::batch::Batch { objects: singly, singly: true }];
+    let batches = [Batch { objects: together, singly: false }, Batch { objects: singly, singly: true }];
     batches.into_iter().filter(|batch| !batch.objects.is_empty())
 }

@@ -140,6 +140,8 @@ impl<'d> Disposal<'d> {
     pub async fn run(&self, candidates: &[Candidate]) -> Option<Halt> {
         let work = futures::stream::iter(candidates).map(|candidate| self.dispose_of(candidate));
         work.buffer_unordered(IDS_IN_FLIGHT).collect::<()>().await;
+        // A stop that cut a read short is the reason, not the store.
+        self.is_halted();
         self.halt.lock().take()
     }
 
@@ -163,7 +165,7 @@ impl<'d> Disposal<'d> {
         if halt.is_none() {
             if self.stop.is_cancelled() {
                 *halt = Some(Halt::Interrupted);
-            } else if self.stop_file.exists() {
+            } else if is_there(&self.stop_file) {
                 *halt = Some(Halt::StopFile);
             }
         }
@@ -181,4 +183,9 @@ impl<'d> Disposal<'d> {
     {
         Intent { scope: &self.scope.name, plan: self.plan, run: self.run, id, prefix, batch }
     }
+}
+
+/// Whether the stop file is there. One that cannot be looked at stops as well.
+pub fn is_there(stop_file: &std::path::Path) -> bool {
+    stop_file.try_exists().unwrap_or(true)
 }

@@ -44,7 +44,7 @@ impl Disposal<'_> {
                 let found = listed.front().filter(|object| object.key == intent.key);
                 outcomes.extend(outcome_of(id, intent, outcome.as_deref(), found, left_because));
             }
-            self.ledger.settle(&self.scope.name, &outcomes).await?;
+            self.ledger.settle(&self.scope.name, self.run, &outcomes).await?;
         }
         while let Some(page) = if is_listed { None } else { pages.next().await? } {
             is_gone &= page.objects.is_empty();
@@ -62,7 +62,7 @@ fn outcome_of(
     left_because: &str,
 ) -> Option<(ObjectKey, KeyOutcome, String)> {
     match (found, outcome) {
-        (None, Some("deleted" | "already_gone")) | (Some(_), Some("failed")) => None,
+        (None, Some("deleted" | "already_gone")) => None,
         (None, _) => Some((intent.key, KeyOutcome::Deleted, "absent_when_verified".into())),
         (Some(found), Some("deleted" | "already_gone")) if *found != intent => None,
         (Some(_), Some("deleted" | "already_gone")) => {
@@ -71,6 +71,7 @@ fn outcome_of(
         }
         // It was not asked for, or not answered, and is left: by a process that died, or because the group was given up.
         (Some(_), None) => Some((intent.key, KeyOutcome::Skipped, left_because.to_owned())),
-        (Some(_), Some(_)) => Some((intent.key, KeyOutcome::Failed, "still_listed".into())),
+        // A request that may still be in flight is not over because its key is still listed.
+        (Some(_), Some(_)) => None,
     }
 }

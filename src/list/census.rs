@@ -46,7 +46,11 @@ pub async fn take(
     while let Some(page) = pages.next().await? {
         for object in page.objects.iter().filter(|object| !scope.ignore.contains(object.key.as_str())) {
             foreign_count += 1;
-            foreign(Foreign { prefix_or_key: object.key.as_str(), kind: "key", reason: ForeignReason::KeyOutsideGroups });
+            foreign(Foreign {
+                prefix_or_key: object.key.as_str(),
+                kind: "key",
+                reason: ForeignReason::KeyOutsideGroups,
+            });
         }
         for prefix in page.prefixes.iter().filter(|prefix| !scope.ignore.contains(prefix.as_str())) {
             match read_prefix(prefix, &scope.patterns) {

@@ -8,8 +8,12 @@ const B: &str = "00000000-0000-4000-8000-00000000000b";
 const C: &str = "00000000-0000-4000-8000-00000000000c";
 
 fn scope() -> Scope {
-    let text = include_str!("../../config.toml").replace("[\"synthetic/.keep\"]", "[\"synthetic/.keep\", \"synthetic/tmp/\"]");
-    crate::config::parse(&text, std::path::Path::new("config.toml"), &std::collections::BTreeMap::new()).expect("well formed").scopes.remove(0)
+    let text =
+        include_str!("../../config.toml").replace("[\"synthetic/.keep\"]", "[\"synthetic/.keep\", \"synthetic/tmp/\"]");
+    crate::config::parse(&text, std::path::Path::new("config.toml"), &std::collections::BTreeMap::new())
+        .expect("well formed")
+        .scopes
+        .remove(0)
 }
 
 fn id(text: &str) -> DatasetId {
@@ -43,7 +47,10 @@ fn groups_come_sorted_by_id_and_pattern_with_the_time_of_the_first_page() {
     let script = Script::default()
         .first(Page { date: at(5), ..more(prefixes(&[format!("synthetic/{B}/"), format!("synthetic/{C}/")]), "1") })
         .then("1", Page { date: at(6), ..more(prefixes(&[]), "2") })
-        .then("2", Page { date: at(7), ..prefixes(&[format!("synthetic/dataset-{A}/"), format!("synthetic/dataset-{B}/")]) });
+        .then(
+            "2",
+            Page { date: at(7), ..prefixes(&[format!("synthetic/dataset-{A}/"), format!("synthetic/dataset-{B}/")]) },
+        );
     let (listing, foreign, progress) = taken(&script).expect("well formed");
     assert_eq!(listing.groups, [group(A, 1), group(B, 0), group(B, 1), group(C, 0)]);
     assert_eq!((listing.foreign, foreign.len(), listing.store_time), (0, 0, at(5)));
@@ -61,10 +68,21 @@ fn the_whole_prefix_is_listed_by_delimiter() {
 
 #[test]
 fn what_belongs_to_no_dataset_is_told_and_not_kept() {
-    let (odd, wrong, twice) = (format!("synthetic/{}/", A.to_uppercase()), format!("synthetic/{A}x/"), format!("synthetic/dataset-dataset-{A}/"));
-    let listed = Page { prefixes: vec![odd.clone(), wrong.clone(), twice.clone(), "synthetic/notes/".into()], ..page(&["synthetic/", "synthetic/loose.npy"], &[]) };
+    let (odd, wrong, twice) = (
+        format!("synthetic/{}/", A.to_uppercase()),
+        format!("synthetic/{A}x/"),
+        format!("synthetic/dataset-dataset-{A}/"),
+    );
+    let listed = Page {
+        prefixes: vec![odd.clone(), wrong.clone(), twice.clone(), "synthetic/notes/".into()],
+        ..page(&["synthetic/", "synthetic/loose.npy"], &[])
+    };
     let (listing, foreign, _) = taken(&Script::default().first(listed)).expect("well formed");
-    assert_eq!(listing.groups, [Group { id: id(A), pattern: 0, odd_spelling: Some(odd.into()) }], "an odd spelling protects its id");
+    assert_eq!(
+        listing.groups,
+        [Group { id: id(A), pattern: 0, odd_spelling: Some(odd.into()) }],
+        "an odd spelling protects its id"
+    );
     let expected = [
         ("synthetic/".to_owned(), "key", ForeignReason::KeyOutsideGroups),
         ("synthetic/loose.npy".to_owned(), "key", ForeignReason::KeyOutsideGroups),

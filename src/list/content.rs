@@ -16,7 +16,11 @@ use crate::s3::{ReadStore, StoreError};
 #[async_trait]
 pub trait SentIntents: Send + Sync {
     /// Up to 1000 of the keys under `prefix` that come after `key`, in key order.
-    async fn sent_after(&self, prefix: &str, key: Option<&ObjectKey>) -> Result<Vec<Object>, crate::record::RecordError>;
+    async fn sent_after(
+        &self,
+        prefix: &str,
+        key: Option<&ObjectKey>,
+    ) -> Result<Vec<Object>, crate::record::RecordError>;
 }
 
 /// Why a group could not be opened.
@@ -54,7 +58,12 @@ pub struct Chunks<'s> {
 
 impl<'s> Chunks<'s> {
     /// Starts reading the group at `prefix`.
-    pub fn new(store: &'s dyn ReadStore, prefix: &str, intents: Option<&'s dyn SentIntents>, stop: &'s CancellationToken) -> Self {
+    pub fn new(
+        store: &'s dyn ReadStore,
+        prefix: &str,
+        intents: Option<&'s dyn SentIntents>,
+        stop: &'s CancellationToken,
+    ) -> Self {
         Self {
             prefix: prefix.to_owned(),
             pages: Pages::new(store, prefix, false, stop),

@@ -28,9 +28,8 @@ struct Journal {
 
 impl Journal {
     fn of(objects: Vec<Object>) -> Self {
-        let journal = Self::default();
-        journal.intend(&objects);
-        journal
+        let sent = objects.into_iter().map(|object| (object.key.as_str().to_owned(), object)).collect();
+        Self { sent: Mutex::new(sent), asked: Mutex::default() }
     }
 
     fn intend(&self, objects: &[Object]) {
@@ -45,7 +44,12 @@ impl SentIntents for Journal {
         let after = key.map(|key| key.as_str().to_owned());
         self.asked.lock().push(after.clone());
         let sent = self.sent.lock();
-        Ok(sent.iter().filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after)).map(|(_, object)| object.clone()).take(1000).collect())
+        Ok(sent
+            .iter()
+            .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
+            .map(|(_, object)| object.clone())
+            .take(1000)
+            .collect())
     }
 }
 
@@ -131,7 +135,8 @@ fn no_object_is_kept_beyond_its_chunk_or_lost() {
 
 #[test]
 fn gone_keys_count_for_age_and_digest_and_not_for_the_totals() {
-    let sized = |n: usize, size_bytes, seconds| Object { size_bytes, last_modified: Some(at(seconds)), ..object(&key(n)) };
+    let sized =
+        |n: usize, size_bytes, seconds| Object { size_bytes, last_modified: Some(at(seconds)), ..object(&key(n)) };
     let all = vec![sized(1, 10, -50), sized(2, 200, -900), sized(3, 3000, -5)];
     let whole = opened(all.clone(), Vec::new());
     assert_eq!((whole.objects, whole.bytes, whole.oldest, whole.newest), (3, 3210, Some(at(-900)), Some(at(-5))));
@@ -216,7 +221,10 @@ fn without_a_journal_only_the_listing_counts() {
 #[test]
 fn progress_counts_what_is_listed() {
     let (journal, mut counted) = (Journal::of(objects(0..1500)), Vec::new());
-    wait(open(&Bucket::new(objects(1500..2600), &[1000]), PREFIX, Some(&journal), &stopped(), |listed| counted.push(listed))).expect("readable");
+    wait(open(&Bucket::new(objects(1500..2600), &[1000]), PREFIX, Some(&journal), &stopped(), |listed| {
+        counted.push(listed);
+    }))
+    .expect("readable");
     assert_eq!(counted, [0, 500, 600]);
 }
 
@@ -225,7 +233,8 @@ fn a_listing_that_breaks_or_a_journal_that_cannot_be_read_leaves_the_group_unkno
     let broken = Script::default().first(more(page(&["p/a"], &[]), "1")).then("1", page(&["p/a"], &[]));
     let error = wait(open(&broken, PREFIX, None, &stopped(), |_| {})).expect_err("out of order");
     assert!(matches!(error, ContentError::Store(StoreError { fault: StoreFault::Malformed(_), .. })), "{error}");
-    let error = wait(open(&Bucket::new(objects(0..3), &[1000]), PREFIX, Some(&BrokenJournal), &stopped(), |_| {})).expect_err("unreadable");
+    let error = wait(open(&Bucket::new(objects(0..3), &[1000]), PREFIX, Some(&BrokenJournal), &stopped(), |_| {}))
+        .expect_err("unreadable");
     assert!(matches!(error, ContentError::Record(RecordError::Unreadable("a key"))), "{error}");
 }
 
@@ -266,7 +275,11 @@ fn intents_that_the_running_deletion_writes_are_not_seen_again() {
         let journal = Journal::of(objects(sent));
         let chunks = read_while_deleting(listed.clone(), &journal, &[1000]);
         assert_eq!(digests(&chunks), digests(&read(objects(0..2500), Vec::new())), "{ours:?}");
-        assert_eq!(chunks.into_iter().flat_map(|chunk| chunk.listed).collect::<Vec<_>>(), listed, "each key is deleted once");
+        assert_eq!(
+            chunks.into_iter().flat_map(|chunk| chunk.listed).collect::<Vec<_>>(),
+            listed,
+            "each key is deleted once"
+        );
     }
 }
 

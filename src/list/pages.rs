@@ -49,7 +49,8 @@ impl<'s> Pages<'s> {
         })
         .await?;
         self.first_date.get_or_insert(page.date);
-        let last_of_page = [page.objects.last().map(|object| object.key.as_str()), page.prefixes.last().map(String::as_str)];
+        let last_of_page =
+            [page.objects.last().map(|object| object.key.as_str()), page.prefixes.last().map(String::as_str)];
         if let Some(last) = last_of_page.into_iter().flatten().max() {
             self.last = Some(last.to_owned());
         }
@@ -66,6 +67,9 @@ impl<'s> Pages<'s> {
         let keys = page.objects.iter().map(|object| object.key.as_str());
         check_order(keys, &self.request.prefix, self.last.as_deref())?;
         check_order(page.prefixes.iter().map(String::as_str), &self.request.prefix, self.last.as_deref())?;
+        if !self.request.by_delimiter && !page.prefixes.is_empty() {
+            return Err("it rolls keys up into prefixes without being asked to".into());
+        }
         if !page.is_truncated {
             return Ok(());
         }

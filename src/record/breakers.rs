@@ -46,16 +46,22 @@ impl Ledger {
     /// The breakers of a scope that wait for an acknowledgement.
     pub async fn latches(&self, scope: &str) -> Result<Vec<Latch>, RecordError> {
         let step = failed("read the latched breakers");
-        let rows = sqlx::query("SELECT * FROM latches WHERE scope = ?1 ORDER BY breaker").bind(scope).fetch_all(&self.pool).await.map_err(&step)?;
+        let rows = sqlx::query("SELECT * FROM latches WHERE scope = ?1 ORDER BY breaker")
+            .bind(scope)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(&step)?;
         rows.iter()
             .map(|row| {
-                let breaker = Breaker::named(row.try_get("breaker").map_err(&step)?).ok_or(RecordError::Unreadable("a breaker"))?;
+                let breaker = Breaker::named(row.try_get("breaker").map_err(&step)?)
+                    .ok_or(RecordError::Unreadable("a breaker"))?;
                 let observation: String = row.try_get("observation").map_err(&step)?;
                 Ok(Latch {
                     breaker,
                     run_id: row.try_get("run_id").map_err(&step)?,
                     latched_at: row.try_get("latched_at").map_err(&step)?,
-                    observation: serde_json::from_str(&observation).map_err(|_| RecordError::Unreadable("an observation"))?,
+                    observation: serde_json::from_str(&observation)
+                        .map_err(|_| RecordError::Unreadable("an observation"))?,
                     message: row.try_get("message").map_err(&step)?,
                 })
             })
@@ -104,7 +110,14 @@ impl Ledger {
 
     /// Acknowledges a latch, on record: what it observed becomes the baseline, unless a good scan came after it, whose
     /// observation then already is.
-    pub async fn acknowledge(&self, scope: &str, latch: &Latch, by: &str, reason: &str, at: Timestamp) -> Result<(), RecordError> {
+    pub async fn acknowledge(
+        &self,
+        scope: &str,
+        latch: &Latch,
+        by: &str,
+        reason: &str,
+        at: Timestamp,
+    ) -> Result<(), RecordError> {
         let step = failed("acknowledge a breaker");
         let before = self.baseline(scope).await?;
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
@@ -123,10 +136,14 @@ impl Ledger {
             let baseline = before.after_acknowledgement(latch.breaker, &latch.observation);
             let run = RunId(Uuid::parse_str(&latch.run_id).map_err(|_| RecordError::Unreadable("a run id"))?);
             write_baseline(&mut transaction, scope, run, &baseline).await?;
-        }
-        if latch.breaker == Breaker::TargetChanged {
-            // What was seen in another bucket says nothing of this one.
-            sqlx::query("DELETE FROM sightings WHERE scope = ?1").bind(scope).execute(&mut *transaction).await.map_err(&step)?;
+            if latch.breaker == Breaker::TargetChanged {
+                // What was seen in another bucket says nothing of this one.
+                sqlx::query("DELETE FROM sightings WHERE scope = ?1")
+                    .bind(scope)
+                    .execute(&mut *transaction)
+                    .await
+                    .map_err(&step)?;
+            }
         }
         sqlx::query(
             "INSERT INTO acknowledgements (scope, breaker, acknowledged_by, reason, acknowledged_at, run_id, message) \

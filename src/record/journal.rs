@@ -86,7 +86,12 @@ impl Ledger {
         self.write_rows(intent, objects, Some(reason)).await
     }
 
-    async fn write_rows(&self, intent: &Intent<'_>, objects: &[Object], skipped: Option<&str>) -> Result<(), RecordError> {
+    async fn write_rows(
+        &self,
+        intent: &Intent<'_>,
+        objects: &[Object],
+        skipped: Option<&str>,
+    ) -> Result<(), RecordError> {
         let step = failed("write an intent");
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
         for object in objects {
@@ -99,7 +104,8 @@ impl Ledger {
                 Some(_) => {
                     "INSERT INTO intents (scope, key, plan_hash, run_id, id, prefix, batch, size_bytes, etag, last_modified, outcome, reason) \
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'skipped', ?11) ON CONFLICT (scope, key) DO UPDATE SET plan_hash = ?3, \
-                     run_id = ?4, batch = ?7, outcome = 'skipped', reason = ?11 WHERE outcome = 'skipped' OR plan_hash <> ?3"
+                     run_id = ?4, prefix = ?6, batch = ?7, size_bytes = ?8, etag = ?9, last_modified = ?10, outcome = 'skipped', \
+                     reason = ?11 WHERE outcome = 'skipped' OR plan_hash <> ?3"
                 }
             };
             let query = sqlx::query(insert)
@@ -122,16 +128,20 @@ impl Ledger {
         transaction.commit().await.map_err(&step)
     }
 
-    /// Writes the outcome of keys that were asked for.
-    pub async fn settle(&self, scope: &str, outcomes: &[(ObjectKey, KeyOutcome, String)]) -> Result<(), RecordError> {
+    /// Writes the outcome of keys that were asked for. The run that first knows it tells it.
+    pub async fn settle(&self, scope: &str, run: RunId, outcomes: &[(ObjectKey, KeyOutcome, String)]) -> Result<(), RecordError> {
         let step = failed("write an outcome");
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
         for (key, outcome, reason) in outcomes {
-            sqlx::query("UPDATE intents SET outcome = ?3, reason = ?4 WHERE scope = ?1 AND key = ?2")
+            sqlx::query(
+                "UPDATE intents SET outcome = ?3, reason = ?4, \
+                 run_id = CASE WHEN outcome IS NULL OR outcome = 'unconfirmed' THEN ?5 ELSE run_id END WHERE scope = ?1 AND key = ?2",
+            )
                 .bind(scope)
                 .bind(key.as_str().as_bytes())
                 .bind(outcome.as_str())
                 .bind(reason)
+                .bind(run.to_string())
                 .execute(&mut *transaction)
                 .await
                 .map_err(&step)?;
@@ -141,7 +151,13 @@ impl Ledger {
 
     /// Up to 1000 of a group's keys after `after` whose outcome needs a look: those without one, and those that are
     /// said to be gone.
-    pub async fn to_verify(&self, scope: &str, plan: Sha256Hash, prefix: &str, after: Option<&ObjectKey>) -> Result<Vec<(Object, Option<String>)>, RecordError> {
+    pub async fn to_verify(
+        &self,
+        scope: &str,
+        plan: Sha256Hash,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+    ) -> Result<Vec<(Object, Option<String>)>, RecordError> {
         let step = failed("read the intents of a group");
         let rows = sqlx::query(
             "SELECT key, size_bytes, etag, last_modified, outcome FROM intents \
@@ -179,7 +195,11 @@ impl Ledger {
     }
 
     /// What became of an id's groups: run, plan, prefix, outcome, time.
-    pub async fn disposals(&self, scope: &str, id: DatasetId) -> Result<Vec<(String, String, String, Timestamp)>, RecordError> {
+    pub async fn disposals(
+        &self,
+        scope: &str,
+        id: DatasetId,
+    ) -> Result<Vec<(String, String, String, Timestamp)>, RecordError> {
         sqlx::query_as("SELECT run_id, plan_hash, outcome, at FROM disposals WHERE scope = ?1 AND id = ?2 ORDER BY at")
             .bind(scope)
             .bind(id.0)
@@ -191,12 +211,13 @@ impl Ledger {
     /// How the keys of a run ended.
     pub async fn deletion_totals(&self, run: RunId) -> Result<DeletionTotals, RecordError> {
         let step = failed("count the outcomes");
-        let rows: Vec<(Option<String>, i64, i64)> =
-            sqlx::query_as("SELECT outcome, count(*), coalesce(sum(size_bytes), 0) FROM intents WHERE run_id = ?1 GROUP BY outcome")
-                .bind(run.to_string())
-                .fetch_all(&self.pool)
-                .await
-                .map_err(&step)?;
+        let rows: Vec<(Option<String>, i64, i64)> = sqlx::query_as(
+            "SELECT outcome, count(*), coalesce(sum(size_bytes), 0) FROM intents WHERE run_id = ?1 GROUP BY outcome",
+        )
+        .bind(run.to_string())
+        .fetch_all(&self.pool)
+        .await
+        .map_err(&step)?;
         let mut totals = DeletionTotals::default();
         for (outcome, keys, bytes) in rows {
             let (keys, bytes) = (u64::try_from(keys).unwrap_or(0), u64::try_from(bytes).unwrap_or(0));
@@ -216,11 +237,12 @@ impl Ledger {
     }
 
     /// Up to 1000 lines of a run's `deletions.csv` after `after`.
-    pub async fn deletion_rows(&self, run: RunId, after: Option<&str>) -> Result<Vec<DeletionRow>, RecordError> {
+    pub async fn deletion_rows(&self, scope: &str, run: RunId, after: Option<&str>) -> Result<Vec<DeletionRow>, RecordError> {
         let step = failed("read the outcomes");
-        let rows = sqlx::query("SELECT * FROM intents WHERE run_id = ?1 AND key > ?2 ORDER BY key LIMIT 1000")
-            .bind(run.to_string())
+        let rows = sqlx::query("SELECT * FROM intents WHERE scope = ?1 AND key > ?2 AND run_id = ?3 ORDER BY key LIMIT 1000")
+            .bind(scope)
             .bind(after.unwrap_or_default().as_bytes())
+            .bind(run.to_string())
             .fetch_all(&self.pool)
             .await
             .map_err(&step)?;
@@ -243,11 +265,13 @@ impl Ledger {
 
     /// Whether the journal has sent intents under any prefix of the scope, so that listings must be merged with them.
     pub async fn has_sent_intents(&self, scope: &str) -> Result<bool, RecordError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM intents WHERE scope = ?1 AND (outcome IS NULL OR outcome <> 'skipped'))")
-            .bind(scope)
-            .fetch_one(&self.pool)
-            .await
-            .map_err(failed("look for intents"))
+        sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM intents WHERE scope = ?1 AND (outcome IS NULL OR outcome <> 'skipped'))",
+        )
+        .bind(scope)
+        .fetch_one(&self.pool)
+        .await
+        .map_err(failed("look for intents"))
     }
 
     /// The sent intents of one scope, for merging with its listings.

@@ -80,7 +80,8 @@ impl Ledger {
     /// - Errors: [`RecordError::Newer`] where a newer version wrote it.
     pub async fn open_or_create(path: &Path, now: Timestamp) -> Result<Self, RecordError> {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(|source| RecordError::Folder { path: folder.to_path_buf(), source })?;
+            std::fs::create_dir_all(folder)
+                .map_err(|source| RecordError::Folder { path: folder.to_path_buf(), source })?;
         }
         Self::open(path, true, now).await
     }
@@ -112,7 +113,9 @@ impl Ledger {
         // One connection: a reader that turns writer while another writes would fail at once.
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed_open)?;
         MIGRATOR.run(&pool).await.map_err(|source| match source {
-            MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => RecordError::Newer(path.to_path_buf()),
+            MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => {
+                RecordError::Newer(path.to_path_buf())
+            }
             source => RecordError::Migrate { path: path.to_path_buf(), source },
         })?;
         let (id, created_at) = identity(&pool, now).await?;
@@ -142,7 +145,12 @@ impl Ledger {
             return Err(RecordError::BackupExists(target.to_path_buf()));
         }
         let target = target.to_string_lossy().into_owned();
-        sqlx::query("VACUUM INTO ?1").bind(target).execute(&self.pool).await.map(drop).map_err(failed("write the backup"))
+        sqlx::query("VACUUM INTO ?1")
+            .bind(target)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(failed("write the backup"))
     }
 
     /// Closes the file, so that its write-ahead log is folded in.
@@ -163,7 +171,11 @@ async fn identity(pool: &SqlitePool, now: Timestamp) -> Result<(Uuid, Timestamp)
             .map_err(&step)?;
     }
     let read = async |key: &str| -> Result<String, RecordError> {
-        sqlx::query_scalar("SELECT value FROM meta WHERE key = ?1").bind(key.to_owned()).fetch_one(pool).await.map_err(&step)
+        sqlx::query_scalar("SELECT value FROM meta WHERE key = ?1")
+            .bind(key.to_owned())
+            .fetch_one(pool)
+            .await
+            .map_err(&step)
     };
     let id = Uuid::parse_str(&read("id").await?).map_err(|_| RecordError::Unreadable("an id"))?;
     let created_at = read("created_at").await?.parse().map_err(|_| RecordError::Unreadable("a time"))?;

@@ -17,3 +17,6 @@ pub use lock::{LockError, RunLock};
 pub use plans::{PlanRow, PlanState};
 pub use runs::{RunEnd, RunRow, RunStart};
 pub use sightings::ScanDelta;
+
+#[cfg(test)]
+mod tests;

@@ -94,11 +94,13 @@ impl Ledger {
 
     /// The plan of a scope that was begun and not finished.
     pub async fn interrupted_plan(&self, scope: &str) -> Result<Option<PlanRow>, RecordError> {
-        let hash: Option<String> = sqlx::query_scalar("SELECT hash FROM plans WHERE scope = ?1 AND state = 'applying' ORDER BY run_id LIMIT 1")
-            .bind(scope)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("look for an interrupted plan"))?;
+        let hash: Option<String> = sqlx::query_scalar(
+            "SELECT hash FROM plans WHERE scope = ?1 AND state = 'applying' ORDER BY run_id LIMIT 1",
+        )
+        .bind(scope)
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed("look for an interrupted plan"))?;
         match hash {
             Some(hash) => self.plan(&hash).await,
             None => Ok(None),
@@ -109,7 +111,11 @@ impl Ledger {
     pub async fn start_plan(&self, hash: Sha256Hash, run: RunId, unreported: &[String]) -> Result<(), RecordError> {
         let step = failed("start the plan");
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
-        sqlx::query("UPDATE plans SET state = 'applying' WHERE hash = ?1").bind(hash.to_string()).execute(&mut *transaction).await.map_err(&step)?;
+        sqlx::query("UPDATE plans SET state = 'applying' WHERE hash = ?1")
+            .bind(hash.to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&step)?;
         for dead in unreported {
             sqlx::query("UPDATE intents SET run_id = ?3 WHERE plan_hash = ?1 AND run_id = ?2")
                 .bind(hash.to_string())
@@ -131,15 +137,20 @@ impl Ledger {
             .map_err(failed("read the runs of a plan"))
     }
 
-    /// Closes a plan. The keys of groups that are gone are compacted; those of others stay, so that what we deleted of
+    /// Closes a plan. The keys of ids that are gone are compacted; those of others stay, so that what we deleted of
     /// them is never taken for somebody's change.
     pub async fn close_plan(&self, hash: Sha256Hash) -> Result<(), RecordError> {
         let step = failed("close the plan");
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
-        sqlx::query("UPDATE plans SET state = 'closed' WHERE hash = ?1").bind(hash.to_string()).execute(&mut *transaction).await.map_err(&step)?;
+        sqlx::query("UPDATE plans SET state = 'closed' WHERE hash = ?1")
+            .bind(hash.to_string())
+            .execute(&mut *transaction)
+            .await
+            .map_err(&step)?;
         sqlx::query(
-            "DELETE FROM intents WHERE plan_hash = ?1 AND (outcome = 'skipped' OR prefix IN (\
-               SELECT prefix FROM disposals WHERE plan_hash = ?1 AND outcome = 'gone'))",
+            "DELETE FROM intents WHERE plan_hash = ?1 AND (outcome = 'skipped' OR (\
+               id IN (SELECT id FROM disposals WHERE plan_hash = ?1 AND outcome = 'gone') AND \
+               id NOT IN (SELECT id FROM disposals WHERE plan_hash = ?1 AND outcome <> 'gone')))",
         )
         .bind(hash.to_string())
         .execute(&mut *transaction)
@@ -149,7 +160,13 @@ impl Ledger {
     }
 
     /// Puts on record that a person lifted limits for a plan.
-    pub async fn allow(&self, hash: Sha256Hash, run: RunId, allowances: &Allowances, at: Timestamp) -> Result<(), RecordError> {
+    pub async fn allow(
+        &self,
+        hash: Sha256Hash,
+        run: RunId,
+        allowances: &Allowances,
+        at: Timestamp,
+    ) -> Result<(), RecordError> {
         for (breaker, allowance) in &allowances.0 {
             let value = serde_json::to_string(allowance).map_err(|_| RecordError::Unreadable("an allowance"))?;
             sqlx::query(
@@ -181,6 +198,9 @@ impl Ledger {
             let allowance: Allowance = serde_json::from_str(&value).ok()?;
             Some((breaker, allowance))
         };
-        rows.into_iter().map(|row| read(row).ok_or(RecordError::Unreadable("an allowance"))).collect::<Result<_, _>>().map(Allowances)
+        rows.into_iter()
+            .map(|row| read(row).ok_or(RecordError::Unreadable("an allowance")))
+            .collect::<Result<_, _>>()
+            .map(Allowances)
     }
 }

@@ -116,8 +116,10 @@ impl Ledger {
 
     /// How many runs it has seen.
     pub async fn run_count(&self) -> Result<u64, RecordError> {
-        let count: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM runs").fetch_one(&self.pool).await.map_err(failed("count its runs"))?;
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM runs")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed("count its runs"))?;
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
@@ -132,7 +134,11 @@ impl Ledger {
 
     /// One run.
     pub async fn run(&self, run: &str) -> Result<Option<RunRow>, RecordError> {
-        sqlx::query_as("SELECT * FROM runs WHERE run_id = ?1").bind(run).fetch_optional(&self.pool).await.map_err(failed("read a run"))
+        sqlx::query_as("SELECT * FROM runs WHERE run_id = ?1")
+            .bind(run)
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed("read a run"))
     }
 
     /// The newest runs first, of one scope or of all.

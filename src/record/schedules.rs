@@ -7,13 +7,19 @@ impl Ledger {
     /// Up to when the schedule of a scope was looked at; the first call sets it to `now`.
     pub async fn schedule_checked_until(&self, scope: &str, now: Timestamp) -> Result<Timestamp, RecordError> {
         let step = failed("read the schedule");
-        sqlx::query("INSERT INTO schedules (scope, first_start, checked_until) VALUES (?1, ?2, ?2) ON CONFLICT DO NOTHING")
+        sqlx::query(
+            "INSERT INTO schedules (scope, first_start, checked_until) VALUES (?1, ?2, ?2) ON CONFLICT DO NOTHING",
+        )
+        .bind(scope)
+        .bind(now)
+        .execute(&self.pool)
+        .await
+        .map_err(&step)?;
+        sqlx::query_scalar("SELECT checked_until FROM schedules WHERE scope = ?1")
             .bind(scope)
-            .bind(now)
-            .execute(&self.pool)
+            .fetch_one(&self.pool)
             .await
-            .map_err(&step)?;
-        sqlx::query_scalar("SELECT checked_until FROM schedules WHERE scope = ?1").bind(scope).fetch_one(&self.pool).await.map_err(&step)
+            .map_err(&step)
     }
 
     /// Marks every occurrence up to `until` as seen. Called before the run that it starts.

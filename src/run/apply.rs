@@ -8,10 +8,10 @@ use super::{ApplyJob, Keyring, Reading, RunFailure, Session, confirm};
 use crate::config::Approval;
 use crate::decide::breakers::{Allowances, Breaker, Kind, Listed, WouldGo, judge_size};
 use crate::decide::{KeepReason, Verdict};
-use crate::dispose::{Candidate, Disposal, Halt, SkipReason, Tools, space};
+use crate::dispose::{Candidate, Disposal, Halt, SkipReason, Tools, is_there, space};
 use crate::exit::Exit;
 use crate::list::references::ReferencesError;
-use crate::model::{Group, Mode, Versioning, human_bytes, human_count};
+use crate::model::{Group, Mode, Sha256Hash, Versioning, human_bytes, human_count};
 use crate::plan::{PlanGroup, PlanPolicy, PlanTarget, VerifiedPlan};
 use crate::record::{Ledger, PlanRow, PlanState, RecordError};
 use crate::report::csv::CsvFile;
@@ -55,7 +55,7 @@ pub async fn sweep(session: &mut Session<'_>, reading: &Reading, keyring: &Keyri
     if session.scope.policy.approval == Approval::Required || mode == Mode::DryRun {
         return Ok(());
     }
-    let plan = match interrupted_plan(session).await? {
+    let plan = match interrupted_plan(session, &plan).await? {
         Some(interrupted) => interrupted,
         None => plan,
     };
@@ -68,22 +68,28 @@ pub async fn sweep(session: &mut Session<'_>, reading: &Reading, keyring: &Keyri
     apply_plan(session, reading, keyring, order).await
 }
 
-/// The plan that an earlier sweep began and did not finish. One that is past its time is closed instead.
-async fn interrupted_plan(session: &Session<'_>) -> Result<Option<VerifiedPlan>, RunFailure> {
+/// The plan that an earlier run began and did not finish, if it can still be finished.
+///
+/// One that is past its time, or was made for another target or by another policy than `fresh`, is given up: this run
+/// tells what it did, and closes it.
+async fn interrupted_plan(session: &mut Session<'_>, fresh: &VerifiedPlan) -> Result<Option<VerifiedPlan>, RunFailure> {
     let ledger = &session.services.ledger;
     let Some(row) = ledger.interrupted_plan(&session.scope.name).await? else { return Ok(None) };
     let plan = std::fs::read(&row.path).ok().and_then(|bytes| crate::plan::verify(&bytes).ok()).filter(|plan| plan.hash.to_string() == row.hash);
-    let is_current = session.draft.as_of.is_some_and(|as_of| as_of < row.expires_at);
-    match plan {
-        Some(plan) if is_current => Ok(Some(plan)),
-        _ => {
-            tracing::warn!(plan = %row.hash, "an interrupted plan is past its time or its file is gone; it is closed");
-            if let Some(hash) = crate::model::Sha256Hash::parse(&row.hash) {
-                ledger.close_plan(hash).await?;
-            }
-            Ok(None)
-        }
+    let is_current = |plan: &VerifiedPlan| {
+        plan.plan.expires_at > fresh.plan.created_at && plan.plan.target == fresh.plan.target && plan.plan.policy == fresh.plan.policy
+    };
+    if let Some(plan) = plan.filter(is_current) {
+        return Ok(Some(plan));
     }
+    tracing::warn!(plan = %row.hash, "an interrupted plan is past its time, for another target or policy, or its file is gone; it is closed");
+    if let Some(hash) = Sha256Hash::parse(&row.hash) {
+        let unreported = unreported_runs(session, hash).await?;
+        ledger.start_plan(hash, session.run, &unreported).await?;
+        session.finished_plans.push(hash);
+        tell_deletions(session).await?;
+    }
+    Ok(None)
 }
 
 /// Reads the plan at a path, or of a hash that the ledger knows.
@@ -145,15 +151,20 @@ async fn apply_plan(session: &mut Session<'_>, reading: &Reading, keyring: &Keyr
     if mode == Mode::DryRun {
         return Ok(());
     }
-    if session.services.config.stop_file.exists() {
+    if is_there(&session.services.config.stop_file) {
         return Err(stop_file_refusal(session));
     }
     space::check(session.folder.path(), totals.objects)?;
     let ledger_folder = session.services.config.ledger_path.parent().unwrap_or(Path::new("."));
     space::check(ledger_folder, totals.objects)?;
+    if plan.plan.groups.is_empty() {
+        session.finished_plans.push(plan.hash);
+        return Ok(());
+    }
     if totals.groups > 0 {
         ask_person(session, approved, totals)?;
     }
+    let deleter = keyring.deleting(session.services, session.scope)?;
     tracing::warn!(
         target: "deletions",
         run_id = %session.run,
@@ -164,10 +175,9 @@ async fn apply_plan(session: &mut Session<'_>, reading: &Reading, keyring: &Keyr
         undo_note(session.draft.target.versioning)
     );
     session.services.ledger.allow(plan.hash, session.run, lifted, session.services.clock.now()).await?;
-    let unreported = unreported_runs(session, plan).await?;
+    let unreported = unreported_runs(session, plan.hash).await?;
     session.services.ledger.start_plan(plan.hash, session.run, &unreported).await?;
     crate::failpoint::reach("plan_started");
-    let deleter = keyring.deleting(session.services, session.scope)?;
     dispose(session, reading, &deleter, Chosen { plan, scan: &scan, candidates: &candidates, kept: &kept }).await
 }
 
@@ -330,9 +340,9 @@ fn ask_person(session: &Session<'_>, approved: Approved, totals: crate::plan::Pl
 }
 
 /// Dead runs of this plan that left no report: their keys are told by this one.
-async fn unreported_runs(session: &Session<'_>, plan: &VerifiedPlan) -> Result<Vec<String>, RunFailure> {
+async fn unreported_runs(session: &Session<'_>, plan: Sha256Hash) -> Result<Vec<String>, RunFailure> {
     let reports = &session.services.config.reports_directory;
-    let mut runs = session.services.ledger.runs_of_plan(plan.hash).await?;
+    let mut runs = session.services.ledger.runs_of_plan(plan).await?;
     runs.retain(|run| !folder::has_summary(reports, &session.scope.name, run));
     Ok(runs)
 }
@@ -385,7 +395,7 @@ async fn dispose(session: &mut Session<'_>, reading: &Reading, deleter: &dyn Del
         session.next_command = Some(format!("orphan-sweeper apply {}", plan.hash));
         return Ok(());
     }
-    session.finished_plan = Some(plan.hash);
+    session.finished_plans.push(plan.hash);
     if deletion.failed + deletion.unconfirmed > 0 {
         session.exit = Exit::SomeFailed;
         session.draft.reason = Some(format!(
@@ -469,7 +479,7 @@ async fn write_deletions(session: &Session<'_>, rows: u64) -> Result<(), RunFail
         let mut csv = CsvFile::deletions(target).map_err(RunFailure::ReportRow)?;
         let mut written = 0;
         let is_finished = loop {
-            let page = session.services.ledger.deletion_rows(session.run, after.as_deref()).await?;
+            let page = session.services.ledger.deletion_rows(&session.scope.name, session.run, after.as_deref()).await?;
             let Some(last) = page.last() else { break true };
             after = Some(last.key.clone());
             for row in &page {

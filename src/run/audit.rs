@@ -106,13 +106,13 @@ async fn judge_orphans(session: &mut Session<'_>, reading: &Reading, scan: &Scan
             let before = services.ledger.sighting(&scope.name, groups[0].id).await?;
             bar.inc(1);
             let sighting = (!orphan.is_empty()).then(|| sight(before.as_ref(), orphan.digest(), run, as_of, &scope.policy));
-            Ok::<_, RunFailure>((orphan, sighting))
+            Ok::<_, RunFailure>((groups, orphan, sighting))
         }
     });
     let mut opened = std::pin::pin!(opened.buffer_unordered(OPEN_AT_ONCE));
     let mut judged = Judged { sightings: Vec::new(), eligible: Vec::new() };
     loop {
-        let (orphan, sighting) = match opened.try_next().await {
+        let (listed, orphan, sighting) = match opened.try_next().await {
             Ok(Some(next)) => next,
             Ok(None) => break,
             Err(failure) => {
@@ -121,10 +121,10 @@ async fn judge_orphans(session: &mut Session<'_>, reading: &Reading, scan: &Scan
             }
         };
         let Some(sighting) = sighting else {
-            session.draft.groups.empty += orphan.groups.len() as u64;
+            session.draft.groups.empty += listed.len() as u64;
             continue;
         };
-        record_orphan(session, &mut judged, &orphan, sighting, as_of);
+        record_orphan(session, &mut judged, (listed, &orphan), sighting, as_of);
     }
     bar.finish_and_clear();
     session.orphans.sort_unstable_by(|a, b| a.group.cmp(&b.group));
@@ -162,7 +162,15 @@ async fn open_orphan(opening: Opening<'_>, groups: &[Group], objects_read: &Atom
     let intents = services.ledger.sent_intents(&scope.name);
     let intents: Option<&dyn content::SentIntents> = if has_intents { Some(&intents) } else { None };
     let mut orphan = Orphan { groups: Vec::with_capacity(groups.len()) };
-    for group in groups {
+    let mut groups = groups.to_vec();
+    if has_intents {
+        // A group that we deleted is no longer listed; it still belongs to what was seen of its id.
+        let canonical = (0_u8..).take(scope.patterns.len()).map(|pattern| Group { id: groups[0].id, pattern, odd_spelling: None });
+        let unlisted: Vec<Group> = canonical.filter(|group| !groups.contains(group)).collect();
+        groups.extend(unlisted);
+        groups.sort_unstable();
+    }
+    for group in &groups {
         let prefix = prefix_of(group, &scope.patterns);
         let progress = |objects| {
             objects_read.fetch_add(objects as u64, Ordering::Relaxed);
@@ -174,7 +182,13 @@ async fn open_orphan(opening: Opening<'_>, groups: &[Group], objects_read: &Atom
 }
 
 /// Adds one orphan id to the report, the sightings and, where every rule lets it go, the plan.
-fn record_orphan(session: &mut Session<'_>, judged: &mut Judged, orphan: &Orphan, sighting: Sighting, as_of: Timestamp) {
+fn record_orphan(
+    session: &mut Session<'_>,
+    judged: &mut Judged,
+    (listed, orphan): (&[Group], &Orphan),
+    sighting: Sighting,
+    as_of: Timestamp,
+) {
     let scope = session.scope;
     let verdict_of_id = decide(orphan, &sighting, &scope.policy, as_of);
     let can_ever_go = orphan.groups.iter().any(|(group, content)| group.is_canonical() && content.objects > 0);
@@ -185,7 +199,7 @@ fn record_orphan(session: &mut Session<'_>, judged: &mut Judged, orphan: &Orphan
         let next = &mut session.draft.next_eligible_at;
         *next = Some(next.map_or(at, |earliest| earliest.min(at)));
     }
-    for (group, content) in &orphan.groups {
+    for (group, content) in orphan.groups.iter().filter(|(group, _)| listed.contains(group)) {
         if content.objects == 0 {
             session.draft.groups.empty += 1;
             continue;
@@ -215,7 +229,7 @@ fn record_orphan(session: &mut Session<'_>, judged: &mut Judged, orphan: &Orphan
             verdict,
         });
     }
-    judged.sightings.push((orphan.groups[0].0.id, sighting));
+    judged.sightings.push((listed[0].id, sighting));
 }
 
 fn plan_group(scope: &crate::config::Scope, group: &Group, content: &GroupContent, sighting: &Sighting) -> PlanGroup {

@@ -2,12 +2,13 @@
 //!
 //! The race this closes: a row committed while the listing runs is seen by the read that follows it, and protects.
 
+use std::collections::HashSet;
+
 use crate::decide::breakers::{Evidence, Observation, Reading as BreakerReading, TargetFingerprint, judge_evidence};
 use crate::diff::{Diff, Findings};
 use crate::list::census;
 use crate::list::references::ProvenReferences;
 use crate::model::{DatasetId, Timestamp};
-use crate::record::Ledger;
 use crate::report::csv::CsvFile;
 use crate::s3::retry;
 
@@ -71,9 +72,14 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     let mut failed_row = None;
     let mut diff = Diff::new(listing.groups, listing.store_time, session.scope.policy.grace.span());
     let live_tables = &session.scope.live;
+    let sighted: HashSet<DatasetId> = session.services.ledger.sighted_ids(&session.scope.name).await?.into_iter().collect();
+    let mut seen_live = Vec::new();
     let read = reading
         .references
         .read(&mut |row| {
+            if sighted.contains(&row.id) {
+                seen_live.push(row.id);
+            }
             let table = &live_tables[row.table];
             let missing_after = chrono::Duration::from_std(table.missing_after).unwrap_or(chrono::Duration::MAX);
             if diff.visit(&row, missing_after) {
@@ -85,7 +91,7 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
         .await;
     bar.finish_and_clear();
     // Whatever becomes of this run, an id that it saw live leaves every plan for good.
-    forget_live(&session.services.ledger, &session.scope.name, diff.live_ids()).await?;
+    session.services.ledger.forget(&session.scope.name, &seen_live).await?;
     let references = read?;
     if let Some(error) = failed_row {
         return Err(RunFailure::ReportRow(error));
@@ -115,14 +121,6 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
         skew_s: largest_difference_s(&offsets),
     };
     Ok(Scan { findings, references, as_of, foreign: listing.foreign, observation })
-}
-
-/// Starts the sightings of the live ids among those listed again. Few of them have any.
-async fn forget_live(ledger: &Ledger, scope: &str, live: impl Iterator<Item = DatasetId>) -> Result<(), RunFailure> {
-    let live: std::collections::HashSet<DatasetId> = live.collect();
-    let mut seen_live = ledger.sighted_ids(scope).await?;
-    seen_live.retain(|id| live.contains(id));
-    Ok(ledger.forget(scope, &seen_live).await?)
 }
 
 /// The largest difference between two of the clocks' offsets, in whole seconds.

@@ -34,8 +34,9 @@ pub struct Session<'s> {
     pub exit: Exit,
     /// What to do about a failure.
     pub hint: Option<String>,
-    /// The plan that this run worked through to its end. It is closed, and its keys compacted, once the report tells them.
-    pub finished_plan: Option<Sha256Hash>,
+    /// The plans that this run worked through to their end. They are closed, and their keys compacted, once the report tells
+    /// them.
+    pub finished_plans: Vec<Sha256Hash>,
 }
 
 /// How a run ended.
@@ -110,7 +111,7 @@ impl<'s> Session<'s> {
             trend: None,
         };
         tracing::info!(run_id = %run, command, scope = %scope.name, "run began");
-        Ok(Self { services, scope, run, folder, draft, orphans: Vec::new(), next_command: None, exit: Exit::Done, hint: None, finished_plan: None })
+        Ok(Self { services, scope, run, folder, draft, orphans: Vec::new(), next_command: None, exit: Exit::Done, hint: None, finished_plans: Vec::new() })
     }
 
     /// Ends the run early where it was told to stop.
@@ -210,7 +211,7 @@ impl<'s> Session<'s> {
             summary: String::from_utf8_lossy(&json).into_owned(),
         };
         self.services.ledger.finish_run(self.run, &end).await?;
-        if let Some(plan) = self.finished_plan {
+        for plan in self.finished_plans {
             self.services.ledger.close_plan(plan).await?;
         }
         tracing::info!(run_id = %self.run, outcome = self.draft.outcome.as_str(), exit = self.exit.code(), "run ended");

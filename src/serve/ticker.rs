@@ -11,7 +11,7 @@ use crate::cli::Global;
 use crate::command::{CommandError, Host, load, scopes};
 use crate::config::{Scope, ScheduledCommand};
 use crate::exit::Exit;
-use crate::model::Mode;
+use crate::model::{Mode, Timestamp};
 use crate::record::{Ledger, LockError, RecordError, RunLock};
 use crate::run::{Job, Keyring, Services, Stop, run_scope};
 use crate::telemetry::Progress;
@@ -47,12 +47,8 @@ pub async fn serve(global: &Global, host: &Host, progress: Progress) -> Result<E
             () = stop.token.cancelled() => break,
             rung = rings.recv() => if rung.is_none() { break },
         }
-        for scope in services.config.scopes.iter().filter(|scope| scheduled.contains(&scope.name)) {
-            if stop.token.is_cancelled() {
-                break;
-            }
-            look(&services, &keyring, scope).await;
-        }
+        let scopes = services.config.scopes.iter().filter(|scope| scheduled.contains(&scope.name));
+        look(&services, &keyring, scopes).await;
     }
     ticker.shutdown().await.ok();
     services.ledger.close().await;
@@ -77,42 +73,68 @@ async fn start_ticker(ring: mpsc::Sender<()>) -> Result<JobScheduler, CommandErr
     Ok(scheduler)
 }
 
-/// Looks at the calendar of one scope and runs what is due. No failure ends the daemon: the health check tells.
-async fn look(services: &Services, keyring: &Keyring, scope: &Scope) {
-    let Some(schedule) = &scope.schedule else { return };
+/// Looks at the calendar of every scope at one moment, then runs what is due, one scope after the other. A long run of the
+/// first makes no later one late. No failure ends the daemon: the health check tells.
+async fn look<'s>(services: &Services, keyring: &Keyring, scopes: impl Iterator<Item = &'s Scope>) {
     let now = services.clock.now();
-    let checked_until = match services.ledger.schedule_checked_until(&scope.name, now).await {
-        Ok(checked_until) => checked_until,
-        Err(error) => return note(&scope.name, &error),
-    };
-    let job = match due(schedule, checked_until, now) {
-        Due::Nothing => return,
-        Due::OnTime(ScheduledCommand::Audit) => Job::Audit { fail_on_orphans: false },
-        Due::OnTime(ScheduledCommand::Sweep) => Job::Sweep { mode: Mode::Live },
-        Due::CatchUp => {
-            tracing::warn!(scope = %scope.name, since = %checked_until, "scheduled runs were missed; one audit catches up");
-            Job::Audit { fail_on_orphans: false }
+    let mut jobs = Vec::new();
+    for scope in scopes {
+        match job_of(services, scope, now).await {
+            Ok(Some(job)) => jobs.push((scope, job)),
+            Ok(None) => {}
+            Err(error) => note(&scope.name, &error),
         }
-    };
-    // Marked before it runs: a run that kills the process is not begun again and again.
-    if let Err(error) = services.ledger.mark_schedule(&scope.name, now).await {
-        return note(&scope.name, &error);
     }
+    if jobs.is_empty() {
+        return;
+    }
+    // The lock before the mark: an occurrence that finds it held is looked at again.
     let _lock = match RunLock::take(&services.config.ledger_path) {
         Ok(lock) => lock,
         Err(LockError::Held(path)) => {
-            tracing::warn!(scope = %scope.name, lock = %path.display(), "another run is going on; this occurrence is left out");
+            tracing::warn!(lock = %path.display(), "another run is going on; what is due waits for it");
             return;
         }
         Err(error) => {
-            tracing::error!(scope = %scope.name, error = %error, "the lock cannot be taken");
+            tracing::error!(error = %error, "the lock cannot be taken");
             return;
         }
     };
-    match run_scope(services, keyring, scope, &job).await {
-        Ok(end) => tracing::info!(scope = %scope.name, outcome = end.summary.outcome.as_str(), exit = end.exit.code(), "scheduled run ended"),
-        Err(error) => tracing::error!(scope = %scope.name, error = %error.chain(), "scheduled run could not begin or report"),
+    // Marked before they run: a run that kills the process is not begun again and again.
+    for (scope, _) in &jobs {
+        if let Err(error) = services.ledger.mark_schedule(&scope.name, now).await {
+            return note(&scope.name, &error);
+        }
     }
+    for (scope, job) in &jobs {
+        if services.stop.token.is_cancelled() {
+            return;
+        }
+        match run_scope(services, keyring, scope, job).await {
+            Ok(end) => tracing::info!(scope = %scope.name, outcome = end.summary.outcome.as_str(), exit = end.exit.code(), "scheduled run ended"),
+            Err(error) => tracing::error!(scope = %scope.name, error = %error.chain(), "scheduled run could not begin or report"),
+        }
+    }
+}
+
+/// What is due of one scope.
+async fn job_of(services: &Services, scope: &Scope, now: Timestamp) -> Result<Option<Job>, RecordError> {
+    let Some(schedule) = &scope.schedule else { return Ok(None) };
+    let checked_until = services.ledger.schedule_checked_until(&scope.name, now).await?;
+    if checked_until > now {
+        // The host's clock was ahead once and is right again: nothing may wait until it gets there.
+        services.ledger.mark_schedule(&scope.name, now).await?;
+        return Ok(None);
+    }
+    Ok(match due(schedule, checked_until, now) {
+        Due::Nothing => None,
+        Due::OnTime(ScheduledCommand::Audit) => Some(Job::Audit { fail_on_orphans: false }),
+        Due::OnTime(ScheduledCommand::Sweep) => Some(Job::Sweep { mode: Mode::Live }),
+        Due::CatchUp => {
+            tracing::warn!(scope = %scope.name, since = %checked_until, "scheduled runs were missed; one audit catches up");
+            Some(Job::Audit { fail_on_orphans: false })
+        }
+    })
 }
 
 fn note(scope: &str, error: &RecordError) {

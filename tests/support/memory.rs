@@ -21,7 +21,7 @@ pub struct MemoryWorld {
     pub store: MemoryStore,
     pub database: Database,
     pub program: Program,
-    pub serving: Serving,
+    _serving: Serving,
 }
 
 impl MemoryWorld {
@@ -32,7 +32,7 @@ impl MemoryWorld {
         let serving = store.serve(ACCESS_KEY, SECRET_KEY).await.expect("served");
         let database = Database::create().await;
         let program = Program::at(serving.endpoint(), BUCKET, (ACCESS_KEY, SECRET_KEY), &database.reader_url());
-        Self { store, database, program, serving }
+        Self { store, database, program, _serving: serving }
     }
 
     /// Puts an object that is an hour old, so that its age is never in doubt.
@@ -78,7 +78,12 @@ impl MemoryWorld {
     /// Every key that any delete request named, however it ended.
     pub fn asked_to_delete(&self) -> BTreeSet<String> {
         let is_delete = |operation| matches!(operation, Operation::DeleteObject | Operation::DeleteObjects);
-        self.store.requests().into_iter().filter(|request| is_delete(request.operation)).flat_map(|request| request.keys).collect()
+        self.store
+            .requests()
+            .into_iter()
+            .filter(|request| is_delete(request.operation))
+            .flat_map(|request| request.keys)
+            .collect()
     }
 }
 

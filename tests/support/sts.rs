@@ -19,7 +19,12 @@ pub struct Temporary {
 impl Temporary {
     /// Credentials of the bucket's owner, cut down to `policy`. Source: STS `AssumeRole`.
     pub async fn with_policy(bucket: &Bucket, policy: &str) -> Self {
-        let body = form_urlencoded(&[("Action", "AssumeRole"), ("Version", "2011-06-15"), ("DurationSeconds", "3600"), ("Policy", policy)]);
+        let body = form_urlencoded(&[
+            ("Action", "AssumeRole"),
+            ("Version", "2011-06-15"),
+            ("DurationSeconds", "3600"),
+            ("Policy", policy),
+        ]);
         let host = bucket.endpoint.trim_start_matches("http://").trim_end_matches('/');
         let headers = [("host", host), ("content-type", "application/x-www-form-urlencoded")];
         let identity = Credentials::new(&bucket.access_key, &bucket.secret_key, None, None, "tests").into();
@@ -33,10 +38,14 @@ impl Temporary {
             .expect("complete")
             .into();
         let address = format!("http://{host}/");
-        let signable = SignableRequest::new("POST", &address, headers.into_iter(), SignableBody::Bytes(body.as_bytes())).expect("signable");
+        let signable =
+            SignableRequest::new("POST", &address, headers.into_iter(), SignableBody::Bytes(body.as_bytes()))
+                .expect("signable");
         let (instructions, _) = sign(signable, &parameters).expect("signed").into_parts();
-        let signed: String = headers.into_iter().chain(instructions.headers()).map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        let request = format!("POST / HTTP/1.1\r\n{signed}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+        let headers = headers.into_iter().chain(instructions.headers());
+        let signed = headers.fold(String::new(), |signed, (name, value)| format!("{signed}{name}: {value}\r\n"));
+        let request =
+            format!("POST / HTTP/1.1\r\n{signed}content-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
         let mut stream = tokio::net::TcpStream::connect(host).await.expect("the store is up");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut reply = String::new();
@@ -45,12 +54,17 @@ impl Temporary {
             let after = reply.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("no {name} in {reply}")).1;
             after.split_once('<').expect("a closing tag").0.to_owned()
         };
-        Self { access_key: field("AccessKeyId"), secret_key: field("SecretAccessKey"), session_token: field("SessionToken") }
+        Self {
+            access_key: field("AccessKeyId"),
+            secret_key: field("SecretAccessKey"),
+            session_token: field("SessionToken"),
+        }
     }
 
     /// A client of the test with these credentials.
     pub fn client(&self, bucket: &Bucket) -> aws_sdk_s3::Client {
-        let credentials = Credentials::new(&self.access_key, &self.secret_key, Some(self.session_token.clone()), None, "tests");
+        let credentials =
+            Credentials::new(&self.access_key, &self.secret_key, Some(self.session_token.clone()), None, "tests");
         let config = bucket.client.config().to_builder().credentials_provider(credentials).build();
         aws_sdk_s3::Client::from_conf(config)
     }

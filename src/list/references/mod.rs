@@ -83,6 +83,9 @@ pub enum ReferencesError {
         /// Why.
         source: sqlx::Error,
     },
+    /// Something on the way dropped a setting of our transaction.
+    #[error("the transaction lost `row_security = off`, so rows may be hidden")]
+    SettingLost,
     /// Replays another server's changes, possibly late.
     #[error("the database is a standby: it may lack rows that the primary has")]
     Standby,
@@ -151,6 +154,7 @@ impl ReferencesError {
         match self {
             Self::Connect { .. } => "check ORPHAN_SWEEPER_DATABASE_URL and that the database is up: `orphan-sweeper doctor`",
             Self::Statement { .. } => "check the role's rights (README.md, \"Least privilege\"): `orphan-sweeper doctor`",
+            Self::SettingLost => "connect to the primary without a pooler in between",
             Self::Standby => "point ORPHAN_SWEEPER_DATABASE_URL at the primary",
             Self::Unsuitable { .. } | Self::NoTable { .. } => "correct `scope.live.table` and `id_column`; names are matched exactly as the database spells them",
             Self::UnreadableId { .. } => "correct `scope.live.id_column`, or the row",

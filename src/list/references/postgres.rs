@@ -61,18 +61,19 @@ impl PostgresReferences {
     /// Opens the read-only transaction: tables locked, then the snapshot. A waiting ALTER queues behind our lock, and
     /// every reader behind it, so the wait for the lock and every statement are bounded.
     async fn begin<'c>(&'c self, connection: &mut PgConnection) -> Result<Vec<Table<'c>>, ReferencesError> {
-        execute(
-            connection,
-            "prepare the session",
-            "SET search_path = ''; SET row_security = off; SET statement_timeout = '60s'; SET lock_timeout = '2s'; \
-             SET idle_in_transaction_session_timeout = '60s'; SET timezone = 'UTC'; SET default_transaction_read_only = on",
-        )
-        .await?;
         let version: i32 = one(connection, "read the server's version", "SELECT current_setting('server_version_num')::int").await?;
         if version < 140_000 {
             return Err(ReferencesError::TooOld(format!("{}", version / 10_000)));
         }
-        execute(connection, "begin a read-only transaction", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        // The settings belong to the transaction: behind a pooler, a session's would reach other clients, and not us.
+        execute(
+            connection,
+            "begin a read-only transaction",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = ''; SET LOCAL row_security = off; \
+             SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '2s'; \
+             SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL timezone = 'UTC'",
+        )
+        .await?;
         // LOCK TABLE takes no snapshot; the first query after it does.
         for live in &self.live {
             let statement = format!("LOCK TABLE {} IN ACCESS SHARE MODE", live.table.quoted());
@@ -169,6 +170,10 @@ async fn describe<'c>(connection: &mut PgConnection, live: &'c LiveTable) -> Res
 /// The identity of what this transaction reads, and the database's clock.
 async fn identify(connection: &mut PgConnection, tables: &[Table<'_>]) -> Result<(DatabaseIdentity, Timestamp, String), ReferencesError> {
     let step = "identify the database";
+    let shows_every_row: bool = one(connection, step, "SELECT pg_catalog.current_setting('row_security') = 'off'").await?;
+    if !shows_every_row {
+        return Err(ReferencesError::SettingLost);
+    }
     let in_recovery: bool = one(connection, step, "SELECT pg_catalog.pg_is_in_recovery()").await?;
     if in_recovery {
         return Err(ReferencesError::Standby);
@@ -185,7 +190,7 @@ async fn identify(connection: &mut PgConnection, tables: &[Table<'_>]) -> Result
         system: row.get(0),
         timeline: row.get(1),
         database: row.get(2),
-        tables: tables.iter().map(|table| TableIdentity { name: table.config.table.to_string(), oid: table.oid }).collect(),
+        tables: tables.iter().map(|table| TableIdentity { name: table.config.identity(), oid: table.oid }).collect(),
     };
     Ok((identity, row.get(3), row.get(4)))
 }
@@ -313,8 +318,8 @@ impl References for PostgresReferences {
         let idle = self.idle.lock().await.pop();
         if let Some(connection) = idle {
             match self.recheck_on(connection, ids, anchor).await {
-                // An idle connection may have been closed at its other end: that says nothing about the rows.
-                Err(ReferencesError::Statement { source: sqlx::Error::Io(_) | sqlx::Error::Protocol(_), .. }) => {}
+                // An idle connection may have been ended by the server: that says nothing about the rows.
+                Err(ReferencesError::Statement { .. }) => {}
                 answer => return answer,
             }
         }

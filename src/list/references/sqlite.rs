@@ -76,7 +76,7 @@ async fn describe(connection: &mut SqliteConnection, live: &LiveTable) -> Result
     }
     let hash = Sha256Hash::of(definition.unwrap_or_default().as_bytes()).0;
     let oid = i64::from(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]));
-    Ok(TableIdentity { name: live.table.to_string(), oid })
+    Ok(TableIdentity { name: live.identity(), oid })
 }
 
 async fn read_table(

@@ -157,6 +157,8 @@ mod tests {
         let orphans: Vec<_> = findings.orphans().map(|groups| groups[0].id).collect();
         assert_eq!(orphans, [id(1), id(3)]);
         assert!(findings.is_live(id(2)) && !findings.is_live(id(1)) && !findings.is_live(id(9)));
+        assert_eq!((findings.groups_of(id(2)).len(), findings.groups_of(id(9)).len(), findings.rows), (3, 0, 1));
+        assert!(findings.groups_of(id(2)).iter().all(|group| group.id == id(2)));
     }
 
     #[test]

@@ -378,12 +378,14 @@ pub enum Mode {
 /// Shows hostile text in a terminal, a table or a page: control and bidirectional characters as `\u{…}`.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
+    for (position, c) in text.char_indices() {
+        // A text that looks like an escape already is told from one, so that every text can be read back.
+        let is_escape_like = text[position..].starts_with("\\u{");
         let is_bidirectional =
             matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         let is_invisible =
             matches!(c, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
-        if c.is_control() || is_bidirectional || is_invisible {
+        if c.is_control() || is_bidirectional || is_invisible || is_escape_like {
             shown.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
         } else {
             shown.push(c);
@@ -434,7 +436,8 @@ mod tests {
     #[test]
     fn hostile_text_is_shown_escaped() {
         assert_eq!(visible("a\u{1b}[31m\u{202e}b\r\n"), "a\\u{1b}[31m\\u{202e}b\\u{d}\\u{a}");
-        assert_eq!(visible("plain ü 😀"), "plain ü 😀");
+        assert_eq!(visible("plain ü 😀 \\n"), "plain ü 😀 \\n");
+        assert_eq!(visible("\\u{1b}"), "\\u{5c}u{1b}", "what looks escaped is told from what is");
     }
 
     #[test]

@@ -223,6 +223,21 @@ mod tests {
         assert_eq!(compile("synthetic/dataset-{id}-raw/"), Ok(()));
     }
 
+    #[test]
+    fn a_group_is_spelled_as_it_was_listed() {
+        let patterns = platform();
+        for prefix in [format!("synthetic/{ID}/"), format!("synthetic/dataset-{ID}/"), format!("synthetic/{}/", ID.to_uppercase())] {
+            let KeyReading::Group(group) = read_prefix(&prefix, &patterns) else { panic!("{prefix} is a group") };
+            assert_eq!(prefix_of(&group, &patterns), prefix);
+        }
+    }
+
+    #[test]
+    fn the_words_of_foreign_csv() {
+        let words = [ForeignReason::NoPattern, ForeignReason::Ambiguous, ForeignReason::KeyOutsideGroups].map(ForeignReason::as_str);
+        assert_eq!(words, ["no_pattern", "ambiguous", "key_outside_groups"]);
+    }
+
     proptest! {
         #[test]
         fn a_canonical_reading_spells_its_prefix_byte_for_byte(prefix in "(synthetic/)?(dataset-)?[0-9a-fA-F{}:-]{0,45}/?") {

@@ -273,6 +273,7 @@ async fn while_the_stop_file_exists_nothing_is_sent_and_the_plan_waits() {
     assert!(summary["reason"].as_str().is_some_and(|reason| reason.contains("reports/STOP")), "{summary:#}");
     assert!(ran.stderr.contains("hint:"), "{}", ran.stderr);
     assert_eq!(world.contents().await, before);
+    assert_eq!(plan_states(&world).await, ["open"], "it was not begun");
     world.audit().await;
     std::fs::remove_file(world.program.path("reports/STOP")).expect("removed");
     assert_eq!(world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0)["deletion"]["deleted"], 2);
@@ -354,22 +355,34 @@ async fn a_dry_run_and_an_apply_that_nobody_confirmed_use_nothing_up() {
         assert!(ran.json()["error"]["hint"].as_str().is_some_and(|hint| hint.contains("--yes")), "{ran:?}");
         assert_eq!(world.program.run_folders().len(), reports, "no run began");
         assert_eq!(world.contents().await, before);
+        assert_eq!(plan_states(&world).await, ["open"]);
     }
     world.program.set_scope("POLICY__APPROVAL", "automatic");
     let summary = world.program.run(&["sweep", "--dry-run", "--json"]).await.summary(0);
     assert_eq!((&summary["dry_run"], &summary["deletion"]), (&true.into(), &Value::Null));
     assert_eq!(world.contents().await, before);
+    assert_eq!(plan_states(&world).await, ["open", "open"]);
     assert_eq!(world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0)["deletion"]["deleted"], 2);
     assert_eq!(world.contents().await, without(&before, &[prefix(1, id)]));
 }
 
-/// What `apply --allow` put on record.
-async fn recorded_allowances(world: &World) -> BTreeMap<String, String> {
+/// The ledger, to look into.
+async fn ledger(world: &World) -> sqlx::SqlitePool {
     let path = world.program.path("reports/ledger.sqlite3");
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path).read_only(true);
-    let pool = sqlx::sqlite::SqlitePool::connect_with(options).await.expect("the ledger");
-    let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT breaker, value FROM allowances").fetch_all(&pool).await.expect("read");
+    sqlx::SqlitePool::connect_with(options).await.expect("the ledger")
+}
+
+/// Where every plan of the ledger stands.
+async fn plan_states(world: &World) -> Vec<String> {
+    let states = sqlx::query_scalar("SELECT state FROM plans ORDER BY run_id");
+    states.fetch_all(&ledger(world).await).await.expect("read")
+}
+
+/// What `apply --allow` put on record for a plan.
+async fn recorded_allowances(world: &World, plan_hash: &Value) -> BTreeMap<String, String> {
+    let rows = sqlx::query_as("SELECT breaker, value FROM allowances WHERE plan_hash = ?1").bind(plan_hash.as_str());
+    let rows: Vec<(String, String)> = rows.fetch_all(&ledger(world).await).await.expect("read");
     rows.into_iter().collect()
 }
 
@@ -429,13 +442,17 @@ async fn size_breaker(name: &str, limit: (&str, &str), too_little: &str, enough:
         assert!(ran.stderr.contains(&format!("--allow {name}=")), "the next command: {}", ran.stderr);
     }
     assert_eq!(world.contents().await, before);
-    assert_eq!(recorded_allowances(&world).await, BTreeMap::new(), "what was refused lifts nothing");
+    assert_eq!(
+        recorded_allowances(&world, &summary["plan_hash"]).await,
+        BTreeMap::new(),
+        "what was refused lifts nothing"
+    );
     let lift = format!("{name}={enough}");
     let summary = world.program.run(&["apply", &plan, "--yes", "--json", "--allow", &lift]).await.summary(0);
     assert_eq!(breaker(&summary, name)["tripped"], false);
     assert_eq!(summary["deletion"]["deleted"], 6);
     assert_eq!(world.contents().await, without(&before, &gone));
-    let recorded = recorded_allowances(&world).await;
+    let recorded = recorded_allowances(&world, &summary["plan_hash"]).await;
     assert_eq!(recorded.keys().collect::<Vec<_>>(), [name]);
     assert!(recorded[name].contains(enough), "{recorded:?}");
     // For that plan only.

@@ -221,6 +221,24 @@ fn the_next_date_is_the_latest_of_what_is_waited_for() {
     assert_eq!(next(&Orphan { groups: vec![(group(0), content(None, 1))] }, &[0]), None);
 }
 
+#[test]
+fn the_words_of_the_reports_are_those_of_the_interface() {
+    assert_eq!((Verdict::Eligible.as_str(), Verdict::Eligible.reason()), ("eligible", "eligible"));
+    let words = [
+        "within_grace",
+        "too_few_sightings",
+        "sighting_span_too_short",
+        "newer_than_scan",
+        "changed_since_seen",
+        "not_canonical",
+    ];
+    for (reason, word) in KeepReason::ALL.into_iter().zip(words) {
+        assert_eq!((Verdict::Keep(reason).as_str(), Verdict::Keep(reason).reason()), ("keep", word));
+    }
+    let meanings: std::collections::BTreeSet<_> = KeepReason::ALL.into_iter().map(KeepReason::meaning).collect();
+    assert!(meanings.len() == KeepReason::ALL.len() && meanings.iter().all(|meaning| meaning.len() > 20), "each says something else");
+}
+
 proptest! {
     #[test]
     fn nothing_goes_before_grace_sightings_and_span(

@@ -109,7 +109,7 @@ impl Disposal<'_> {
         let is_unchanged = sighting.as_ref().is_some_and(|sighting| sighting.digest == orphan.digest());
         if sighting.is_some() && !is_unchanged {
             // Somebody writes here: should it look the same again tomorrow, its sightings start anew all the same.
-            self.ledger.forget(&self.scope.name, &[candidate.id]).await?;
+            self.ledger.spoil(&self.scope.name, candidate.id).await?;
         }
         let is_as_seen = is_unchanged && sighting.is_some_and(|sighting| Some(sighting.first_run) == expected);
         let mut contents = Vec::with_capacity(candidate.planned.len());

@@ -104,6 +104,17 @@ impl Ledger {
         transaction.commit().await.map_err(&step)
     }
 
+    /// Makes the next scan take an id for changed, whatever it sees: a look in between saw something else.
+    pub async fn spoil(&self, scope: &str, id: DatasetId) -> Result<(), RecordError> {
+        sqlx::query("UPDATE sightings SET digest = zeroblob(32) WHERE scope = ?1 AND id = ?2")
+            .bind(scope)
+            .bind(id.0)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(failed("spoil the sightings of an id"))
+    }
+
     /// The ids that have sightings.
     pub async fn sighted_ids(&self, scope: &str) -> Result<Vec<DatasetId>, RecordError> {
         let ids: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM sightings WHERE scope = ?1")

@@ -24,8 +24,9 @@ fn optional_time(moment: Option<Timestamp>) -> String {
 /// A field that neither a spreadsheet runs nor a terminal obeys.
 fn safe(field: &str) -> String {
     let shown = visible(field);
-    // The original decides too: a tab or carriage return at the start is escaped above and still counts.
-    let runs = |text: &str| text.starts_with(['=', '+', '-', '@', '\t', '\r', '\0', '＝', '＋', '－', '＠']);
+    // The original decides too: a tab or carriage return at the start is escaped above and still counts. A leading `'` gets
+    // another, so that taking one off gives every field back.
+    let runs = |text: &str| text.starts_with(['=', '+', '-', '@', '\t', '\r', '\0', '＝', '＋', '－', '＠', '\'']);
     if runs(field) || runs(&shown) { format!("'{shown}") } else { shown }
 }
 
@@ -115,6 +116,7 @@ mod tests {
             ("\r=1", "'\\u{d}=1"),
             ("\0", "'\\u{0}"),
             ("synthetic/=1", "synthetic/=1"),
+            ("'=1", "''=1"),
             ("a\u{202e}b\n", "a\\u{202e}b\\u{a}"),
             ("", ""),
         ] {

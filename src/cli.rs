@@ -104,7 +104,9 @@ pub enum Command {
         id: String,
     },
     /// Acknowledge a latched breaker, once its cause is found
-    #[command(after_help = "Example:\n  orphan-sweeper ack live_drop --by ada --reason \"old datasets removed, ticket 4711\"")]
+    #[command(
+        after_help = "Example:\n  orphan-sweeper ack live_drop --by ada --reason \"old datasets removed, ticket 4711\""
+    )]
     Ack {
         /// The breaker
         breaker: String,
@@ -116,7 +118,9 @@ pub enum Command {
         reason: String,
     },
     /// Check configuration, rights, clocks and server behaviour, read-only
-    #[command(after_help = "Examples:\n  orphan-sweeper doctor\n  orphan-sweeper doctor --probe    also writes to and deletes from a scratch prefix outside every scope")]
+    #[command(
+        after_help = "Examples:\n  orphan-sweeper doctor\n  orphan-sweeper doctor --probe    also writes to and deletes from a scratch prefix outside every scope"
+    )]
     Doctor {
         /// Write to a scratch prefix outside every scope, to learn what the store really does
         #[arg(long)]

@@ -351,7 +351,6 @@ pub struct DeletionRow {
     pub batch: u64,
 }
 
-
 /// Whether a bucket keeps old versions, which decides what a deletion means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -383,8 +382,10 @@ pub fn visible(text: &str) -> String {
         let is_escape_like = text[position..].starts_with("\\u{");
         let is_bidirectional =
             matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        let is_invisible =
-            matches!(c, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+        let is_invisible = matches!(
+            c,
+            '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
+        );
         if c.is_control() || is_bidirectional || is_invisible || is_escape_like {
             shown.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
         } else {
@@ -467,7 +468,8 @@ mod tests {
         let same = digest(&base);
         assert_eq!(same, digest(&base.clone()));
         assert_ne!(same, digest(&base[..1]));
-        for changed in [object("A", 1, "x", 1), object("a", 2, "x", 1), object("a", 1, "z", 1), object("a", 1, "x", 9)] {
+        for changed in [object("A", 1, "x", 1), object("a", 2, "x", 1), object("a", 1, "z", 1), object("a", 1, "x", 9)]
+        {
             assert_ne!(same, digest(&[changed, base[1].clone()]));
         }
         assert_ne!(same, digest(&[base[1].clone(), base[0].clone()]));

@@ -171,7 +171,14 @@ mod tests {
     fn odd_spellings_protect_and_are_not_canonical() {
         let id = DatasetId::parse_lenient(ID).expect("a uuid");
         let simple = ID.replace('-', "");
-        for odd in [ID.to_uppercase(), format!("{{{ID}}}"), format!("urn:uuid:{ID}"), simple, format!(" {ID}"), format!("{ID}\n")] {
+        for odd in [
+            ID.to_uppercase(),
+            format!("{{{ID}}}"),
+            format!("urn:uuid:{ID}"),
+            simple,
+            format!(" {ID}"),
+            format!("{ID}\n"),
+        ] {
             for (pattern, head) in [(0, ""), (1, "dataset-")] {
                 let prefix = format!("synthetic/{head}{odd}/");
                 let group = Group { id, pattern, odd_spelling: Some(prefix.as_str().into()) };
@@ -203,10 +210,8 @@ mod tests {
 
     #[test]
     fn two_readings_are_a_dispute_and_keep() {
-        let twice: Vec<_> = ["s/{id}/", "s/{id}/"]
-            .iter()
-            .map(|template| Pattern::compile(template, "s/").expect("compiles"))
-            .collect();
+        let twice: Vec<_> =
+            ["s/{id}/", "s/{id}/"].iter().map(|template| Pattern::compile(template, "s/").expect("compiles")).collect();
         assert_eq!(read_prefix(&format!("s/{ID}/"), &twice), KeyReading::Foreign(ForeignReason::Ambiguous));
     }
 
@@ -226,7 +231,11 @@ mod tests {
     #[test]
     fn a_group_is_spelled_as_it_was_listed() {
         let patterns = platform();
-        for prefix in [format!("synthetic/{ID}/"), format!("synthetic/dataset-{ID}/"), format!("synthetic/{}/", ID.to_uppercase())] {
+        for prefix in [
+            format!("synthetic/{ID}/"),
+            format!("synthetic/dataset-{ID}/"),
+            format!("synthetic/{}/", ID.to_uppercase()),
+        ] {
             let KeyReading::Group(group) = read_prefix(&prefix, &patterns) else { panic!("{prefix} is a group") };
             assert_eq!(prefix_of(&group, &patterns), prefix);
         }
@@ -234,7 +243,8 @@ mod tests {
 
     #[test]
     fn the_words_of_foreign_csv() {
-        let words = [ForeignReason::NoPattern, ForeignReason::Ambiguous, ForeignReason::KeyOutsideGroups].map(ForeignReason::as_str);
+        let words = [ForeignReason::NoPattern, ForeignReason::Ambiguous, ForeignReason::KeyOutsideGroups]
+            .map(ForeignReason::as_str);
         assert_eq!(words, ["no_pattern", "ambiguous", "key_outside_groups"]);
     }
 

@@ -34,7 +34,8 @@ impl Progress {
 
     /// A stage whose length is not known.
     pub fn counter(&self, what: impl Into<Cow<'static, str>>) -> ProgressBar {
-        let style = ProgressStyle::with_template("{spinner} {msg}: {human_pos} ({per_sec}, {elapsed})").expect("a constant template is valid");
+        let style = ProgressStyle::with_template("{spinner} {msg}: {human_pos} ({per_sec}, {elapsed})")
+            .expect("a constant template is valid");
         self.start(ProgressBar::new_spinner().with_style(style), what)
     }
 

@@ -63,7 +63,12 @@ async fn an_audit_of_a_million_objects_in_ten_thousand_groups_stays_under_40_mib
         // Half of them are live, half are opened object by object.
         let id = Uuid::from_u128(group << 64 | 0x4000_8000_0000_0000_0000);
         for object in 0..100 {
-            store.put_sized("large-bucket", &format!("{}sample-{object:03}/rx_0.npy", prefix(1, id)), 1_000_000, long_ago);
+            store.put_sized(
+                "large-bucket",
+                &format!("{}sample-{object:03}/rx_0.npy", prefix(1, id)),
+                1_000_000,
+                long_ago,
+            );
         }
         if group == 0 {
             database.insert(id).await;

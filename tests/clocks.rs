@@ -80,8 +80,10 @@ async fn a_weekly_schedule_matures_at_its_third_scan_and_applies() {
         assert_eq!(nights.run(&["sweep"]).await, ExitCode::SUCCESS);
         seen.push(reason(&nights, old));
         let plan: serde_json::Value = serde_json::from_str(&nights.program.read("plan.json")).expect("a plan");
-        let created: chrono::DateTime<chrono::Utc> = plan["plan"]["created_at"].as_str().expect("a time").parse().expect("a time");
-        let expires: chrono::DateTime<chrono::Utc> = plan["plan"]["expires_at"].as_str().expect("a time").parse().expect("a time");
+        let created: chrono::DateTime<chrono::Utc> =
+            plan["plan"]["created_at"].as_str().expect("a time").parse().expect("a time");
+        let expires: chrono::DateTime<chrono::Utc> =
+            plan["plan"]["expires_at"].as_str().expect("a time").parse().expect("a time");
         assert_eq!(expires - created, Duration::weeks(2), "two intervals");
         nights.clock.advance(Duration::weeks(1));
     }
@@ -92,7 +94,11 @@ async fn a_weekly_schedule_matures_at_its_third_scan_and_applies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_upload_into_an_orphan_or_its_twin_starts_its_sightings_again() {
     let nights = Nights::begin().await;
-    let (same, twin, untouched) = (nights.orphan(0, Duration::days(90)), nights.orphan(0, Duration::days(90)), nights.orphan(1, Duration::days(90)));
+    let (same, twin, untouched) = (
+        nights.orphan(0, Duration::days(90)),
+        nights.orphan(0, Duration::days(90)),
+        nights.orphan(1, Duration::days(90)),
+    );
     for night in 0..8 {
         if night == 5 {
             nights.put_at(&format!("{}late", prefix(0, same)), Duration::days(-80));
@@ -100,7 +106,10 @@ async fn a_new_upload_into_an_orphan_or_its_twin_starts_its_sightings_again() {
         }
         nights.night(if night == 0 { 0 } else { DAY }).await;
         if night == 5 {
-            assert_eq!((reason(&nights, same), reason(&nights, twin)), ("changed_since_seen".into(), "changed_since_seen".into()));
+            assert_eq!(
+                (reason(&nights, same), reason(&nights, twin)),
+                ("changed_since_seen".into(), "changed_since_seen".into())
+            );
         }
     }
     assert_eq!((reason(&nights, same), reason(&nights, twin)), ("within_grace".into(), "within_grace".into()));
@@ -157,8 +166,15 @@ async fn time_that_goes_back_is_refused_until_acknowledged() {
     assert_eq!(reason(&nights, old), "eligible");
     nights.clock.advance(Duration::days(-3));
     assert_eq!(nights.run(&["sweep"]).await, ExitCode::from(4));
-    assert!(nights.summary()["reason"].as_str().is_some_and(|reason| reason.contains("time went back by 259200 s")), "{:#}", nights.summary());
-    assert_eq!(nights.run(&["ack", "clock_skew", "--by", "ada", "--reason", "the clock was wrong"]).await, ExitCode::SUCCESS);
+    assert!(
+        nights.summary()["reason"].as_str().is_some_and(|reason| reason.contains("time went back by 259200 s")),
+        "{:#}",
+        nights.summary()
+    );
+    assert_eq!(
+        nights.run(&["ack", "clock_skew", "--by", "ada", "--reason", "the clock was wrong"]).await,
+        ExitCode::SUCCESS
+    );
     nights.night(0).await;
     assert_eq!(reason(&nights, old), "within_grace", "its sightings lie in the future, so they start again");
     assert_eq!(nights.delete_requests(), 0);
@@ -187,7 +203,12 @@ async fn objects_of_unknown_or_future_age_keep_their_group() {
     let nights = Nights::begin().await;
     let future = nights.orphan(0, Duration::days(-400));
     let ancient = nights.orphan(1, Duration::days(90));
-    nights.store.put_at(BUCKET, &format!("{}y", prefix(1, ancient)), "x", Some("1999-12-31T00:00:00Z".parse().expect("a time")));
+    nights.store.put_at(
+        BUCKET,
+        &format!("{}y", prefix(1, ancient)),
+        "x",
+        Some("1999-12-31T00:00:00Z".parse().expect("a time")),
+    );
     let unknown = nights.orphan(0, Duration::days(90));
     nights.store.inject(Fault {
         operation: Operation::ListObjectsV2,

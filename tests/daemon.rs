@@ -30,8 +30,10 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 async fn set_checked_until(program: &Program, ago: &str) {
     let url = format!("sqlite://{}", program.path("reports/ledger.sqlite3").display());
     let mut ledger = <sqlx::SqliteConnection as sqlx::Connection>::connect(&url).await.expect("the ledger");
-    let moment = (chrono::Utc::now() - humantime(ago)).to_rfc3339();
-    let statement = format!("INSERT INTO schedules VALUES ('synthetic', '{moment}', '{moment}') ON CONFLICT DO UPDATE SET checked_until = '{moment}'");
+    let moment = (orphan_sweeper::clock::Clock::now(&orphan_sweeper::clock::SystemClock) - humantime(ago)).to_rfc3339();
+    let statement = format!(
+        "INSERT INTO schedules VALUES ('synthetic', '{moment}', '{moment}') ON CONFLICT DO UPDATE SET checked_until = '{moment}'"
+    );
     sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut ledger).await.expect("set");
     sqlx::Connection::close(ledger).await.expect("closed");
 }
@@ -53,13 +55,19 @@ async fn a_missed_sweep_is_caught_up_once_by_an_audit_and_sigterm_ends_with_0() 
     set_checked_until(&world.program, "864000").await;
     let runs = world.program.run_folders().len();
     let daemon = world.program.start(&["serve"]);
-    until("the catch-up", || world.program.run_folders().len() == runs + 1 && world.program.run_folders()[runs].join("summary.json").exists()).await;
+    until("the catch-up", || {
+        world.program.run_folders().len() == runs + 1 && world.program.run_folders()[runs].join("summary.json").exists()
+    })
+    .await;
     signal(&daemon, Signal::TERM);
     let ran = Ran::wait(daemon).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     let is_on_the_hour = ran.stderr.contains("scheduled run ended") && !ran.stderr.contains("one audit catches up");
     if !is_on_the_hour {
-        assert_eq!(world.program.read("summary.json").parse::<serde_json::Value>().expect("a summary")["command"], "audit");
+        assert_eq!(
+            world.program.read("summary.json").parse::<serde_json::Value>().expect("a summary")["command"],
+            "audit"
+        );
         assert_eq!(world.contents().await, before, "what was missed deletes nothing");
     }
 }
@@ -75,7 +83,8 @@ async fn an_occurrence_on_time_runs_the_sweep_and_is_marked_before_it_runs() {
     world.settle().await;
     let before = world.contents().await;
     let daemon = world.program.start(&["serve"]);
-    until("a sweep", || world.program.run_folders().first().is_some_and(|folder| folder.join("summary.json").exists())).await;
+    until("a sweep", || world.program.run_folders().first().is_some_and(|folder| folder.join("summary.json").exists()))
+        .await;
     signal(&daemon, Signal::TERM);
     assert_eq!(Ran::wait(daemon).await.code, 0);
     assert_eq!(world.contents().await, without(&before, &[prefix(1, orphan)]));
@@ -155,7 +164,9 @@ async fn sigterm_finishes_the_batch_in_flight_reports_and_the_plan_resumes() {
         let summary = ran.summary(code);
         assert_eq!(summary["outcome"], "interrupted");
         assert_eq!(summary["deletion"]["deleted"], 1000, "{summary:#}");
-        let count = |keys: &std::collections::BTreeMap<String, String>| keys.keys().filter(|key| key.starts_with(&prefix(1, id))).count();
+        let count = |keys: &std::collections::BTreeMap<String, String>| {
+            keys.keys().filter(|key| key.starts_with(&prefix(1, id))).count()
+        };
         assert_eq!(count(&world.contents().await), 2500);
         let plan = world.plan_of_newest_audit();
         let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0);
@@ -233,9 +244,21 @@ impl Cluster {
     }
 
     fn start(&self) {
-        let options = format!("-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c wal_level=replica", self.port);
+        let options = format!(
+            "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c wal_level=replica",
+            self.port
+        );
         let log = self.folder.with_extension("log");
-        Self::run(Self::command("pg_ctl").args(["-w", "-D"]).arg(&self.folder).arg("-o").arg(options).arg("-l").arg(log).arg("start"));
+        Self::run(
+            Self::command("pg_ctl")
+                .args(["-w", "-D"])
+                .arg(&self.folder)
+                .arg("-o")
+                .arg(options)
+                .arg("-l")
+                .arg(log)
+                .arg("start"),
+        );
     }
 
     fn primary() -> Self {
@@ -249,7 +272,11 @@ impl Cluster {
         let cluster = Self { folder: Self::folder(), port: Self::free_port() };
         let port = primary.port.to_string();
         let mut command = Self::command("pg_basebackup");
-        Self::run(command.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-R", "-c", "fast", "-D"]).arg(&cluster.folder));
+        Self::run(
+            command
+                .args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-R", "-c", "fast", "-D"])
+                .arg(&cluster.folder),
+        );
         cluster.start();
         cluster
     }
@@ -297,7 +324,11 @@ async fn a_standby_is_refused_and_a_promoted_one_waits_for_a_person() {
     Cluster::run(Cluster::command("pg_ctl").args(["-w", "-D"]).arg(&standby.folder).arg("promote"));
     let summary = world.program.run(&["audit", "--json"]).await.summary(4);
     let reading = breaker(&summary, "database_identity");
-    assert_eq!((&reading["tripped"], &reading["observed"]["timeline"]), (&true.into(), &"00000002".into()), "{reading:#}");
+    assert_eq!(
+        (&reading["tripped"], &reading["observed"]["timeline"]),
+        (&true.into(), &"00000002".into()),
+        "{reading:#}"
+    );
     assert_eq!(world.program.run(&["apply", &plan, "--yes"]).await.code, 4);
     assert_eq!(world.contents().await, before);
     // After the acknowledged failover the nights go on.

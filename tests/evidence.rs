@@ -103,13 +103,23 @@ async fn one_of_two_live_tables_emptied_is_refused() {
 async fn a_real_mass_deletion_goes_on_after_an_acknowledgement_and_anything_worse_trips_anew() {
     let mut world = world_with_history(40, 0).await;
     world.program.set_scope("LIMITS__MIN_OVERLAP", "0.0");
-    world.database.execute("DELETE FROM heimdall.synthetic_datasets WHERE id IN (SELECT id FROM heimdall.synthetic_datasets LIMIT 12)").await;
+    world
+        .database
+        .execute(
+            "DELETE FROM heimdall.synthetic_datasets WHERE id IN (SELECT id FROM heimdall.synthetic_datasets LIMIT 12)",
+        )
+        .await;
     let summary = world.program.run(&["audit", "--json"]).await.summary(4);
     assert_refused(&summary, "live_drop");
     ack(&world, "live_drop").await;
     let summary = world.program.run(&["audit", "--json"]).await.summary(0);
     assert_eq!(summary["groups"]["eligible"], 12);
-    world.database.execute("DELETE FROM heimdall.synthetic_datasets WHERE id IN (SELECT id FROM heimdall.synthetic_datasets LIMIT 12)").await;
+    world
+        .database
+        .execute(
+            "DELETE FROM heimdall.synthetic_datasets WHERE id IN (SELECT id FROM heimdall.synthetic_datasets LIMIT 12)",
+        )
+        .await;
     let summary = world.program.run(&["audit", "--json"]).await.summary(4);
     assert_refused(&summary, "live_drop");
 }
@@ -149,7 +159,10 @@ async fn a_swapped_table_is_another_table() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreadable_table_of_a_wrong_kind_is_a_configuration_error() {
     let mut world = world_with_history(2, 0).await;
-    world.database.execute("CREATE MATERIALIZED VIEW heimdall.stale AS SELECT * FROM heimdall.synthetic_datasets").await;
+    world
+        .database
+        .execute("CREATE MATERIALIZED VIEW heimdall.stale AS SELECT * FROM heimdall.synthetic_datasets")
+        .await;
     let role = &world.database.role;
     world.database.execute(&format!("GRANT SELECT ON heimdall.stale TO {role}")).await;
     for (table, says) in [("heimdall.stale", "materialized view"), ("heimdall.nowhere", "no table")] {
@@ -180,7 +193,11 @@ async fn an_open_transaction_and_a_prepared_one_refuse_while_they_last() {
     let summary = world.program.run(&["sweep", "--json"]).await.summary(4);
     let reading = breaker(&summary, "open_transaction");
     assert_eq!((&reading["tripped"], &reading["latched"]), (&Value::Bool(true), &Value::Bool(false)));
-    assert!(reading["message"].as_str().is_some_and(|message| message.contains(&format!("GRANT pg_read_all_stats TO \"{role}\""))));
+    assert!(
+        reading["message"]
+            .as_str()
+            .is_some_and(|message| message.contains(&format!("GRANT pg_read_all_stats TO \"{role}\"")))
+    );
     assert_eq!(world.contents().await, before);
     // It does not latch.
     world.database.execute(&format!("GRANT pg_read_all_stats TO {role}")).await;
@@ -213,7 +230,10 @@ async fn wrong_credentials_and_a_missing_bucket_are_told_apart() {
     world.program.set("AWS_SECRET_ACCESS_KEY", &secret);
     world.program.set_scope("BUCKET", "no-such-bucket-here");
     let ran = world.program.run(&["audit", "--json"]).await;
-    assert!(ran.summary(1)["reason"].as_str().is_some_and(|reason| reason.contains("bucket does not exist")), "{ran:?}");
+    assert!(
+        ran.summary(1)["reason"].as_str().is_some_and(|reason| reason.contains("bucket does not exist")),
+        "{ran:?}"
+    );
     assert!(ran.stderr.contains("hint:"), "{}", ran.stderr);
 }
 
@@ -256,7 +276,11 @@ async fn a_bucket_that_is_mostly_orphans_is_cleaned_by_a_person_and_by_no_schedu
     assert_eq!(breaker(&summary, "orphan_share")["tripped"], true);
     assert_eq!(breaker(&summary, "orphan_share")["latched"], false);
     assert_eq!(world.contents().await, before);
-    assert_eq!(world.program.run(&["audit", "--json"]).await.code, 0, "an audit where only size breakers would trip is done");
+    assert_eq!(
+        world.program.run(&["audit", "--json"]).await.code,
+        0,
+        "an audit where only size breakers would trip is done"
+    );
     assert_eq!(world.apply().await.code, 4);
     let plan = world.plan_of_newest_audit();
     let ran = world.program.run(&["apply", &plan, "--yes", "--json", "--allow", "orphan_share=0.8"]).await;
@@ -289,7 +313,10 @@ async fn a_table_that_is_being_rewritten_ends_the_run_instead_of_reading_it_empt
     assert_eq!(summary["outcome"], "failed");
     assert!(summary["reason"].as_str().is_some_and(|reason| reason.contains("lock")), "{summary:#}");
     assert_eq!(world.apply_of(1).await.code, 1);
-    sqlx::raw_sql("INSERT INTO heimdall.synthetic_datasets SELECT * FROM kept; COMMIT").execute(&mut rewriting).await.expect("reloaded");
+    sqlx::raw_sql("INSERT INTO heimdall.synthetic_datasets SELECT * FROM kept; COMMIT")
+        .execute(&mut rewriting)
+        .await
+        .expect("reloaded");
     assert_eq!(world.audit().await["groups"]["live"], 8, "reloaded rows are seen");
     assert_eq!(world.contents().await, before);
 }

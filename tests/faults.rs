@@ -33,7 +33,9 @@ impl Faulty {
         let mut program = Program::bare(serving.endpoint(), BUCKET, &database.reader_url());
         program.set("AWS_ACCESS_KEY_ID", "key");
         program.set("AWS_SECRET_ACCESS_KEY", "secret");
-        for (key, value) in [("UNSAFE_SHORT_GRACE", "true"), ("GRACE", "0s"), ("MIN_SIGHTINGS", "1"), ("MIN_SIGHTING_SPAN", "0s")] {
+        for (key, value) in
+            [("UNSAFE_SHORT_GRACE", "true"), ("GRACE", "0s"), ("MIN_SIGHTINGS", "1"), ("MIN_SIGHTING_SPAN", "0s")]
+        {
             program.set_scope(&format!("POLICY__{key}"), value);
         }
         let long_ago = "2026-01-01T00:00:00Z".parse().expect("a time");
@@ -100,7 +102,10 @@ async fn storms_of_503_and_429_while_listing_pass() {
     assert_eq!(faulty.audit().await.summary(0)["groups"]["eligible"], 1);
     faulty.inject(Operation::ListObjectsV2, When::Always, status(503, "SlowDown"));
     let summary = faulty.audit().await.summary(1);
-    assert_eq!((&summary["outcome"], &breaker(&summary, "incomplete")["tripped"]), (&"incomplete".into(), &true.into()));
+    assert_eq!(
+        (&summary["outcome"], &breaker(&summary, "incomplete")["tripped"]),
+        (&"incomplete".into(), &true.into())
+    );
     faulty.assert_nothing_lost();
 }
 
@@ -134,7 +139,11 @@ async fn errors_of_single_keys_inside_a_200_are_retried_or_told() {
     faulty.inject(Operation::DeleteObjects, When::Times(1), of_key("SlowDown", "/0000"));
     faulty.inject(Operation::DeleteObjects, When::Always, of_key("AccessDenied", "/00015"));
     let summary = faulty.apply(&plan).await.summary(5);
-    assert_eq!((&summary["deletion"]["deleted"], &summary["deletion"]["failed"]), (&19.into(), &1.into()), "{summary:#}");
+    assert_eq!(
+        (&summary["deletion"]["deleted"], &summary["deletion"]["failed"]),
+        (&19.into(), &1.into()),
+        "{summary:#}"
+    );
     let rows = faulty.program.csv("deletions.csv");
     let failed: Vec<_> = rows.iter().filter(|row| row["outcome"] == "failed").collect();
     assert_eq!((failed.len(), failed[0]["reason"].as_str()), (1, "AccessDenied"));
@@ -153,9 +162,18 @@ async fn a_store_that_says_deleted_and_keeps_is_found_out() {
     faulty.inject(Operation::DeleteObjects, When::Always, Action::OmitFromReply { keys_containing: "/00004".into() });
     let summary = faulty.apply(&plan).await.summary(5);
     let deletion = &summary["deletion"];
-    assert_eq!((&deletion["requested"], &deletion["deleted"], &deletion["failed"]), (&20.into(), &19.into(), &1.into()), "{summary:#}");
+    assert_eq!(
+        (&deletion["requested"], &deletion["deleted"], &deletion["failed"]),
+        (&20.into(), &19.into(), &1.into()),
+        "{summary:#}"
+    );
     let rows = faulty.program.csv("deletions.csv");
-    let of = |key: &str| rows.iter().find(|row| row["key"].ends_with(key)).map(|row| (row["outcome"].clone(), row["reason"].clone())).expect("a row");
+    let of = |key: &str| {
+        rows.iter()
+            .find(|row| row["key"].ends_with(key))
+            .map(|row| (row["outcome"].clone(), row["reason"].clone()))
+            .expect("a row")
+    };
     assert_eq!(of("/00003"), ("failed".into(), "still_listed".into()));
     assert_eq!(of("/00004"), ("deleted".into(), "absent_when_verified".into()));
     faulty.assert_nothing_lost();
@@ -163,13 +181,19 @@ async fn a_store_that_says_deleted_and_keeps_is_found_out() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_carried_out_without_a_reply_ends_as_deleted() {
-    for action in [Action::DropAfter, Action::StatusAfter { code: 500, s3_code: "InternalError" }, Action::DropConnection] {
+    for action in
+        [Action::DropAfter, Action::StatusAfter { code: 500, s3_code: "InternalError" }, Action::DropConnection]
+    {
         let faulty = Faulty::with_orphan_of(1200).await;
         let plan = faulty.planned().await;
         faulty.inject(Operation::DeleteObjects, When::Nth(1), action);
         let summary = faulty.apply(&plan).await.summary(0);
         let deletion = &summary["deletion"];
-        assert_eq!((&deletion["requested"], &deletion["deleted"], faulty.left()), (&1200.into(), &1200.into(), 0), "{summary:#}");
+        assert_eq!(
+            (&deletion["requested"], &deletion["deleted"], faulty.left()),
+            (&1200.into(), &1200.into(), 0),
+            "{summary:#}"
+        );
         faulty.assert_nothing_lost();
     }
 }
@@ -195,7 +219,11 @@ async fn a_body_cut_anywhere_is_never_taken_for_an_answer() {
         }
     }
     let plan = faulty.planned().await;
-    faulty.inject(Operation::DeleteObjects, When::Nth(1), Action::CutBody { keep_bytes: 90, framing: Framing::CloseDelimited });
+    faulty.inject(
+        Operation::DeleteObjects,
+        When::Nth(1),
+        Action::CutBody { keep_bytes: 90, framing: Framing::CloseDelimited },
+    );
     let summary = faulty.apply(&plan).await.summary(0);
     assert_eq!((&summary["deletion"]["deleted"], faulty.left()), (&3.into(), 0));
     faulty.assert_nothing_lost();
@@ -255,7 +283,10 @@ async fn every_attempt_is_preceded_by_a_fresh_answer_of_the_primary() {
     });
     let summary = faulty.apply(&plan).await.summary(0);
     assert_eq!(faulty.store.count(Operation::DeleteObjects), 1);
-    assert_eq!((&summary["deletion"]["deleted"], &summary["deletion"]["skipped"], faulty.left()), (&0.into(), &10.into(), 10));
+    assert_eq!(
+        (&summary["deletion"]["deleted"], &summary["deletion"]["skipped"], faulty.left()),
+        (&0.into(), &10.into(), 10)
+    );
     assert!(faulty.program.csv("deletions.csv").iter().all(|row| row["reason"] == "live_again"));
 }
 

@@ -40,7 +40,11 @@ impl Planned {
     }
 
     async fn killed_at(&self, step: &str) {
-        let ran = self.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", step, &["apply", &self.plan, "--yes", "--json"]).await;
+        let ran = self
+            .world
+            .program
+            .run_with("ORPHAN_SWEEPER_TEST_KILL_AT", step, &["apply", &self.plan, "--yes", "--json"])
+            .await;
         assert_eq!(ran.code, SIGKILL, "{step}: {ran:?}");
     }
 
@@ -166,11 +170,16 @@ async fn an_id_with_two_groups_converges_also_with_an_audit_after_the_first_is_g
     world.audit().await;
     let plan = world.plan_of_newest_audit();
     // The first group is gone and verified, the second not begun.
-    let ran = world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "before_intent:2", &["apply", &plan, "--yes"]).await;
+    let ran =
+        world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "before_intent:2", &["apply", &plan, "--yes"]).await;
     assert_eq!(ran.code, SIGKILL, "{ran:?}");
     assert_eq!(world.contents().await.len(), before.len() - 2);
     let audit = world.audit().await;
-    assert_eq!((&audit["groups"]["eligible"], &audit["groups"]["empty"]), (&1.into(), &0.into()), "our own deletions are no change: {audit:#}");
+    assert_eq!(
+        (&audit["groups"]["eligible"], &audit["groups"]["empty"]),
+        (&1.into(), &0.into()),
+        "our own deletions are no change: {audit:#}"
+    );
     let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0);
     assert_eq!(summary["deletion"]["deleted"], 5, "{summary:#}");
     assert_eq!(world.contents().await, without(&before, &[prefix(0, id), prefix(1, id)]));

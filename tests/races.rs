@@ -49,7 +49,11 @@ async fn a_row_inserted_between_plan_and_apply_protects_and_leaves_the_plan_for_
     let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0);
     assert_eq!((&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]), (&2.into(), &2.into()));
     let rows = world.program.csv("deletions.csv");
-    assert!(rows.iter().filter(|row| row["group"] == prefix(1, id)).all(|row| row["outcome"] == "skipped" && row["reason"] == "live_again"));
+    assert!(
+        rows.iter()
+            .filter(|row| row["group"] == prefix(1, id))
+            .all(|row| row["outcome"] == "skipped" && row["reason"] == "live_again")
+    );
     assert_eq!(world.contents().await, without(&before, &[prefix(0, other)]));
 }
 
@@ -88,7 +92,11 @@ async fn a_row_inserted_between_two_batches_ends_the_group_there() {
     let (world, id) = planned_through_gate("INSERT INTO heimdall.synthetic_datasets (id) VALUES ('$id')").await;
     let plan = world.plan_of_newest_audit();
     let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0);
-    assert_eq!((&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]), (&1000.into(), &1500.into()), "{summary:#}");
+    assert_eq!(
+        (&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]),
+        (&1000.into(), &1500.into()),
+        "{summary:#}"
+    );
     assert_eq!(world.contents().await.keys().filter(|key| key.starts_with(&prefix(1, id))).count(), 1500);
     // Off for good, also when the row goes again.
     world.database.delete(id).await;
@@ -98,7 +106,13 @@ async fn a_row_inserted_between_two_batches_ends_the_group_there() {
 /// The plan of `three_batches`, made through a gate that runs `statement` before the first batch passes.
 async fn planned_through_gate(statement: &str) -> (World, Uuid) {
     let (mut world, id, _) = three_batches().await;
-    let gate = at(&world, Passing::is_batch_delete, 1, statement.replace("$role", &world.database.role).replace("$id", &id.to_string())).await;
+    let gate = at(
+        &world,
+        Passing::is_batch_delete,
+        1,
+        statement.replace("$role", &world.database.role).replace("$id", &id.to_string()),
+    )
+    .await;
     world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
     assert_eq!(world.program.run(&["audit"]).await.code, 4);
     assert_eq!(world.program.run(&["ack", "target_changed", "--by", "ada", "--reason", "a gate"]).await.code, 0);
@@ -253,7 +267,14 @@ async fn a_write_into_one_group_keeps_its_twin_too() {
     world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
     world.audit().await;
     let summary = world.apply().await.summary(0);
-    assert_eq!((&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]), (&1.into(), &1.into()), "{summary:#}");
+    assert_eq!(
+        (&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]),
+        (&1.into(), &1.into()),
+        "{summary:#}"
+    );
     let contents = world.contents().await;
-    assert!(contents.contains_key(&format!("{}twin", prefix(1, id))) && contents.contains_key(&format!("{}fresh", prefix(0, id))));
+    assert!(
+        contents.contains_key(&format!("{}twin", prefix(1, id)))
+            && contents.contains_key(&format!("{}fresh", prefix(0, id)))
+    );
 }

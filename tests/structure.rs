@@ -4,7 +4,19 @@ use std::path::{Path, PathBuf};
 
 /// What a pure room never names: clients, runtimes, files, clocks, and the rooms that hold them.
 const IMPURE: [&str; 13] = [
-    "tokio", "aws_", "sqlx", "axum", "reqwest", "std::fs", "std::env", "std::net", "Utc::now", "SystemTime", "Instant", "async fn", "crate::s3",
+    "tokio",
+    "aws_",
+    "sqlx",
+    "axum",
+    "reqwest",
+    "std::fs",
+    "std::env",
+    "std::net",
+    "Utc::now",
+    "SystemTime",
+    "Instant",
+    "async fn",
+    "crate::s3",
 ];
 
 fn files_of(path: &Path) -> Vec<PathBuf> {
@@ -18,7 +30,17 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
 #[test]
 fn pure_rooms_name_no_client_no_runtime_no_file_and_no_clock() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let pure = ["model.rs", "parse.rs", "diff.rs", "decide", "plan.rs", "report/csv.rs", "report/html.rs", "report/text.rs", "serve/due.rs"];
+    let pure = [
+        "model.rs",
+        "parse.rs",
+        "diff.rs",
+        "decide",
+        "plan.rs",
+        "report/csv.rs",
+        "report/html.rs",
+        "report/text.rs",
+        "serve/due.rs",
+    ];
     for file in pure.iter().flat_map(|room| files_of(&source.join(room))) {
         let text = std::fs::read_to_string(&file).expect("readable");
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();

@@ -5,12 +5,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CommandError, Host, load, print_json, print_text, scopes};
 use crate::cli::Global;
-use crate::config::Scope;
-use crate::decide::sightings::sight;
+use crate::config::{Policy, Scope};
+use crate::decide::sightings::{Sighting, sight};
 use crate::decide::{Orphan, Verdict, decide, eligible_at};
 use crate::exit::Exit;
 use crate::list::content;
-use crate::model::{DatasetId, Group, RunId, human_bytes, human_count};
+use crate::model::{DatasetId, Group, RunId, Timestamp, human_bytes, human_count};
 use crate::parse::prefix_of;
 use crate::record::Ledger;
 use crate::report::csv::time;
@@ -20,17 +20,16 @@ use crate::telemetry::Progress;
 
 pub(super) async fn explain(global: &Global, host: &Host, id: &str) -> Result<Exit, CommandError> {
     let config = load(global, host)?;
-    let parsed = DatasetId::parse_lenient(id)
-        .ok_or_else(|| CommandError::usage(format!("`{id}` is no UUID"), "write the dataset's id, such as 0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10"))?;
+    let parsed = DatasetId::parse_lenient(id).ok_or_else(|| {
+        CommandError::usage(
+            format!("`{id}` is no UUID"),
+            "write the dataset's id, such as 0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10",
+        )
+    })?;
     scopes(&config, global)?;
     let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
-    let services = Services {
-        config,
-        clock: host.clock.clone(),
-        ledger,
-        stop: Stop::default(),
-        progress: Progress::new(false),
-    };
+    let services =
+        Services { config, clock: host.clock.clone(), ledger, stop: Stop::default(), progress: Progress::new(false) };
     let keyring = Keyring::new(host.variables.clone());
     let mut documents = Vec::new();
     for scope in scopes(&services.config, global)? {
@@ -51,7 +50,8 @@ async fn explain_in(services: &Services, keyring: &Keyring, scope: &Scope, id: D
     let never = CancellationToken::new();
     let orphan = open_groups(services, scope, &reading, id, &never).await?;
     let store_time = retry::read_with_retries(&never, || {
-        let request = crate::s3::PageRequest { prefix: scope.patterns[0].prefix_of(id), by_delimiter: true, token: None };
+        let request =
+            crate::s3::PageRequest { prefix: scope.patterns[0].prefix_of(id), by_delimiter: true, token: None };
         let store = &reading.store;
         async move { store.page(&request).await }
     })
@@ -73,42 +73,10 @@ async fn explain_in(services: &Services, keyring: &Keyring, scope: &Scope, id: D
     let policy = &scope.policy;
     // What the next scan would say, without recording it.
     let next = sight(before.as_ref(), orphan.digest(), RunId(uuid::Uuid::nil()), as_of, policy);
-    let (verdict, summary) = if !tables.is_empty() {
-        ("keep", format!("a row in {} keeps it alive", tables.join(", ")))
-    } else if orphan.is_empty() {
-        ("none", "the store lists no object of it".to_owned())
-    } else {
-        match decide(&orphan, &next, policy, as_of) {
-            Verdict::Eligible => ("eligible", "every rule lets it go; the next audit plans it".to_owned()),
-            Verdict::Keep(reason) => ("keep", format!("{}: {}", reason.as_str(), reason.meaning())),
-        }
-    };
-    let grace = policy.grace.span();
-    let newest = orphan.newest();
-    let rule = |name: &str, passes: bool, found: String, needed: String| json!({ "rule": name, "passes": passes, "found": found, "needed": needed });
-    let day = |span: chrono::Duration| humantime::format_duration(std::time::Duration::from_secs(span.num_seconds().unsigned_abs())).to_string();
-    let span = (next.last_seen - next.first_seen).to_std().unwrap_or_default();
-    let rules = vec![
-        rule("no row in any live table", tables.is_empty(), if tables.is_empty() { "none".into() } else { tables.join(", ") }, "none".into()),
-        rule("the store lists objects", !orphan.is_empty(), object_count(&orphan), "at least one".into()),
-        rule(
-            "every age is known and not in the future",
-            newest.is_some_and(|newest| newest <= as_of) && !orphan.has_unknown_age(),
-            newest.map_or("unknown".into(), time),
-            format!("at most {}", time(as_of)),
-        ),
-        rule("unchanged since the scan before", !next.is_changed, if next.is_changed { "changed" } else { "unchanged" }.into(), "unchanged".into()),
-        rule(
-            "its newest object is older than grace",
-            newest.is_some_and(|newest| as_of - newest >= grace),
-            newest.map_or("unknown".into(), |newest| day(as_of - newest)),
-            day(grace),
-        ),
-        rule("its first sighting is older than grace", as_of - next.first_seen >= grace, day(as_of - next.first_seen), day(grace)),
-        rule("enough scans saw it", next.sightings >= policy.min_sightings, format!("{} with the next one", next.sightings), policy.min_sightings.to_string()),
-        rule("they are spread", span >= policy.min_sighting_span, humantime::format_duration(span).to_string(), humantime::format_duration(policy.min_sighting_span).to_string()),
-        rule("the time between them adds up to grace", next.witnessed >= grace, day(next.witnessed), day(grace)),
-    ];
+    let view = View { orphan, next, tables, as_of };
+    let (verdict, summary) = view.verdict(policy);
+    let rules = view.rules(policy);
+    let View { orphan, next, tables, .. } = view;
     let groups: Vec<Value> = orphan
         .groups
         .iter()
@@ -131,6 +99,78 @@ async fn explain_in(services: &Services, keyring: &Keyring, scope: &Scope, id: D
         "first_seen": before.as_ref().map(|sighting| sighting.first_seen), "sightings": before.map_or(0, |sighting| sighting.sightings),
         "disposals": disposals
     }))
+}
+
+/// What a fresh look at one id saw.
+struct View {
+    orphan: Orphan,
+    next: Sighting,
+    tables: Vec<String>,
+    as_of: Timestamp,
+}
+
+impl View {
+    /// What the next scan would say, and why.
+    fn verdict(&self, policy: &Policy) -> (&'static str, String) {
+        if !self.tables.is_empty() {
+            return ("keep", format!("a row in {} keeps it alive", self.tables.join(", ")));
+        }
+        if self.orphan.is_empty() {
+            return ("none", "the store lists no object of it".to_owned());
+        }
+        match decide(&self.orphan, &self.next, policy, self.as_of) {
+            Verdict::Eligible => ("eligible", "every rule lets it go; the next audit plans it".to_owned()),
+            Verdict::Keep(reason) => ("keep", format!("{}: {}", reason.as_str(), reason.meaning())),
+        }
+    }
+
+    /// Every rule: what it found, and what it needs.
+    fn rules(&self, policy: &Policy) -> Vec<Value> {
+        let Self { orphan, next, tables, as_of } = self;
+        let rule = |name: &str, passes: bool, found: String, needed: String| json!({ "rule": name, "passes": passes, "found": found, "needed": needed });
+        let length = |span: chrono::Duration| {
+            humantime::format_duration(std::time::Duration::from_secs(span.num_seconds().unsigned_abs())).to_string()
+        };
+        let (grace, newest) = (policy.grace.span(), orphan.newest());
+        let age = newest.map(|newest| *as_of - newest);
+        let seen_for = *as_of - next.first_seen;
+        let span = next.last_seen - next.first_seen;
+        let least_span = chrono::Duration::from_std(policy.min_sighting_span).unwrap_or(chrono::Duration::MAX);
+        let rows = if tables.is_empty() { "none".to_owned() } else { tables.join(", ") };
+        let change = if next.is_changed { "changed" } else { "unchanged" };
+        let has_age = age.is_some_and(|age| age >= chrono::Duration::zero()) && !orphan.has_unknown_age();
+        vec![
+            rule("no row in any live table", tables.is_empty(), rows, "none".into()),
+            rule("the store lists objects", !orphan.is_empty(), object_count(orphan), "at least one".into()),
+            rule(
+                "every age is known and not in the future",
+                has_age,
+                newest.map_or("unknown".into(), time),
+                format!("at most {}", time(*as_of)),
+            ),
+            rule("unchanged since the scan before", !next.is_changed, change.into(), "unchanged".into()),
+            rule(
+                "its newest object is older than grace",
+                age.is_some_and(|age| age >= grace),
+                age.map_or("unknown".into(), length),
+                length(grace),
+            ),
+            rule("its first sighting is older than grace", seen_for >= grace, length(seen_for), length(grace)),
+            rule(
+                "enough scans saw it",
+                next.sightings >= policy.min_sightings,
+                format!("{} with the next one", next.sightings),
+                policy.min_sightings.to_string(),
+            ),
+            rule("they are spread", span >= least_span, length(span), length(least_span)),
+            rule(
+                "the time between them adds up to grace",
+                next.witnessed >= grace,
+                length(next.witnessed),
+                length(grace),
+            ),
+        ]
+    }
 }
 
 /// Opens every group that the id has in a canonical spelling.
@@ -179,7 +219,13 @@ fn tell(document: &Value) -> String {
     }
     for disposal in document["disposals"].as_array().into_iter().flatten() {
         let field = |name: &str| disposal[name].as_str().unwrap_or_default();
-        out.push_str(&format!("\n  {}: {} by run {} with plan {}\n", field("at"), field("outcome"), field("run_id"), field("plan_hash")));
+        out.push_str(&format!(
+            "\n  {}: {} by run {} with plan {}\n",
+            field("at"),
+            field("outcome"),
+            field("run_id"),
+            field("plan_hash")
+        ));
     }
     out
 }

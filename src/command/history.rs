@@ -16,7 +16,12 @@ use crate::record::{Ledger, RunRow};
 /// Added to one interval of the schedule before silence counts as illness.
 const SLACK: Duration = Duration::from_secs(2 * 3600);
 
-pub(super) async fn history(global: &Global, host: &Host, run: Option<String>, healthy: Option<String>) -> Result<Exit, CommandError> {
+pub(super) async fn history(
+    global: &Global,
+    host: &Host,
+    run: Option<String>,
+    healthy: Option<String>,
+) -> Result<Exit, CommandError> {
     let config = load(global, host)?;
     if let Some(within) = healthy {
         return health(global, host, &config, &within).await;
@@ -30,13 +35,18 @@ pub(super) async fn history(global: &Global, host: &Host, run: Option<String>, h
 
 async fn show_run(global: &Global, ledger: &Ledger, run: &str) -> Result<Exit, CommandError> {
     let row = ledger.run(run).await?;
-    let row = row.ok_or_else(|| CommandError::usage(format!("the ledger knows no run `{run}`"), "`orphan-sweeper history` lists them"))?;
+    let row = row.ok_or_else(|| {
+        CommandError::usage(format!("the ledger knows no run `{run}`"), "`orphan-sweeper history` lists them")
+    })?;
     let summary: Option<serde_json::Value> = row.summary.as_deref().and_then(|text| serde_json::from_str(text).ok());
     if global.json {
         print_json(&json!({ "run": row, "summary": summary }));
         return Ok(Exit::Done);
     }
-    let text = summary.map_or_else(|| "It left no summary: its process died, or it is still running.".to_owned(), |summary| format!("{summary:#}"));
+    let text = summary.map_or_else(
+        || "It left no summary: its process died, or it is still running.".to_owned(),
+        |summary| format!("{summary:#}"),
+    );
     print_text(&format!("{}\n{text}\n", runs_table(std::slice::from_ref(&row))));
     Ok(Exit::Done)
 }
@@ -56,15 +66,32 @@ async fn show_runs(global: &Global, config: &Config, ledger: &Ledger) -> Result<
         print_json(&json!({ "runs": runs, "latched": latched, "acknowledgements": acknowledgements }));
         return Ok(Exit::Done);
     }
-    let mut text = if runs.is_empty() { "No run yet. Begin with: orphan-sweeper audit\n".to_owned() } else { format!("{}\n", runs_table(&runs)) };
+    let mut text = if runs.is_empty() {
+        "No run yet. Begin with: orphan-sweeper audit\n".to_owned()
+    } else {
+        format!("{}\n", runs_table(&runs))
+    };
     for latch in &latched {
         let field = |name: &str| latch[name].as_str().unwrap_or_default();
-        text.push_str(&format!("\nlatched: {} (scope {}, run {}): {}\n", field("breaker"), field("scope"), field("run_id"), field("message")));
-        text.push_str(&format!("  once its cause is found: orphan-sweeper ack {} --scope {} --by NAME --reason TEXT\n", field("breaker"), field("scope")));
+        text.push_str(&format!(
+            "\nlatched: {} (scope {}, run {}): {}\n",
+            field("breaker"),
+            field("scope"),
+            field("run_id"),
+            field("message")
+        ));
+        text.push_str(&format!(
+            "  once its cause is found: orphan-sweeper ack {} --scope {} --by NAME --reason TEXT\n",
+            field("breaker"),
+            field("scope")
+        ));
     }
     for ack in &acknowledgements {
         let at = crate::report::csv::time(ack.acknowledged_at);
-        text.push_str(&format!("\nacknowledged: {} (scope {}) by {} at {at}: {}\n", ack.breaker, ack.scope, ack.acknowledged_by, ack.reason));
+        text.push_str(&format!(
+            "\nacknowledged: {} (scope {}) by {} at {at}: {}\n",
+            ack.breaker, ack.scope, ack.acknowledged_by, ack.reason
+        ));
     }
     print_text(&text);
     Ok(Exit::Done)
@@ -72,9 +99,21 @@ async fn show_runs(global: &Global, config: &Config, ledger: &Ledger) -> Result<
 
 fn runs_table(runs: &[RunRow]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["run", "scope", "command", "started", "outcome", "exit", "orphans hold"]);
+    table.load_style(presets::NOTHING).set_header([
+        "run",
+        "scope",
+        "command",
+        "started",
+        "outcome",
+        "exit",
+        "orphans hold",
+    ]);
     for run in runs {
-        let command = if run.is_dry_run && run.command != "audit" { format!("{} --dry-run", run.command) } else { run.command.clone() };
+        let command = if run.is_dry_run && run.command != "audit" {
+            format!("{} --dry-run", run.command)
+        } else {
+            run.command.clone()
+        };
         table.add_row([
             run.run_id.clone(),
             run.scope.clone(),
@@ -101,7 +140,8 @@ async fn health(global: &Global, host: &Host, config: &Config, within: &str) -> 
     let mut is_healthy = true;
     let mut report = Vec::new();
     for scope in scopes(config, global)? {
-        let last_success = ledger.last_complete_run(&scope.name).await?.map(|run| run.finished_at.unwrap_or(run.started_at));
+        let last_success =
+            ledger.last_complete_run(&scope.name).await?.map(|run| run.finished_at.unwrap_or(run.started_at));
         let first_start = ledger.first_start(&scope.name).await?;
         let limit = given.unwrap_or_else(|| limit_of(scope, now));
         let counted_from = last_success.max(if given.is_some() { None } else { first_start });
@@ -117,7 +157,10 @@ async fn health(global: &Global, host: &Host, config: &Config, within: &str) -> 
         for scope in &report {
             let state = if scope["healthy"] == json!(true) { "healthy" } else { "unhealthy" };
             let last = scope["last_success"].as_str().unwrap_or("never");
-            print_text(&format!("{state}: scope {}, last success {last}\n", scope["scope"].as_str().unwrap_or_default()));
+            print_text(&format!(
+                "{state}: scope {}, last success {last}\n",
+                scope["scope"].as_str().unwrap_or_default()
+            ));
         }
     }
     Ok(if is_healthy { Exit::Done } else { Exit::Failed })
@@ -133,22 +176,45 @@ fn is_recent(since: Option<Timestamp>, now: Timestamp, limit: Duration) -> bool 
     since.is_some_and(|since| since - now <= MAX_SKEW && (now - since).to_std().unwrap_or_default() <= limit)
 }
 
-pub(super) async fn acknowledge(global: &Global, host: &Host, breaker: &str, by: &str, reason: &str) -> Result<Exit, CommandError> {
+pub(super) async fn acknowledge(
+    global: &Global,
+    host: &Host,
+    breaker: &str,
+    by: &str,
+    reason: &str,
+) -> Result<Exit, CommandError> {
     let config = load(global, host)?;
     let Some(named) = Breaker::named(breaker) else {
-        let known: Vec<&str> = Breaker::ALL.into_iter().filter(|breaker| breaker.latches()).map(Breaker::as_str).collect();
-        return Err(CommandError::usage(format!("there is no breaker `{breaker}`"), format!("those that latch: {}", known.join(", "))));
+        let known: Vec<&str> =
+            Breaker::ALL.into_iter().filter(|breaker| breaker.latches()).map(Breaker::as_str).collect();
+        return Err(CommandError::usage(
+            format!("there is no breaker `{breaker}`"),
+            format!("those that latch: {}", known.join(", ")),
+        ));
     };
     if by.trim().is_empty() || reason.trim().is_empty() {
-        return Err(CommandError::usage("an acknowledgement needs a name and a reason", "write --by NAME --reason TEXT"));
+        return Err(CommandError::usage(
+            "an acknowledgement needs a name and a reason",
+            "write --by NAME --reason TEXT",
+        ));
     }
     let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
     let mut found = Vec::new();
     for scope in scopes(&config, global)? {
-        found.extend(ledger.latches(&scope.name).await?.into_iter().filter(|latch| latch.breaker == named).map(|latch| (scope, latch)));
+        found.extend(
+            ledger
+                .latches(&scope.name)
+                .await?
+                .into_iter()
+                .filter(|latch| latch.breaker == named)
+                .map(|latch| (scope, latch)),
+        );
     }
     if found.is_empty() {
-        return Err(CommandError::usage(format!("`{breaker}` waits for no acknowledgement"), "`orphan-sweeper history` shows what does"));
+        return Err(CommandError::usage(
+            format!("`{breaker}` waits for no acknowledgement"),
+            "`orphan-sweeper history` shows what does",
+        ));
     }
     if found.len() > 1 {
         only_scope(&config, global)?;
@@ -156,7 +222,9 @@ pub(super) async fn acknowledge(global: &Global, host: &Host, breaker: &str, by:
     for (scope, latch) in &found {
         ledger.acknowledge(&scope.name, latch, by, reason, host.clock.now()).await?;
         if global.json {
-            print_json(&json!({ "acknowledged": breaker, "scope": scope.name, "run_id": latch.run_id, "by": by, "reason": reason, "message": latch.message }));
+            print_json(
+                &json!({ "acknowledged": breaker, "scope": scope.name, "run_id": latch.run_id, "by": by, "reason": reason, "message": latch.message }),
+            );
         } else {
             print_text(&format!(
                 "{breaker} of scope {} is acknowledged by {by}.\nAccepted as the new normal, from run {}: {}\nThe next audit goes on from there: orphan-sweeper audit --scope {}\n",

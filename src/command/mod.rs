@@ -37,7 +37,8 @@ impl Host {
     #[must_use]
     pub fn of_process() -> Self {
         // A variable that is not Unicode is none of ours.
-        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self { variables: variables.collect(), clock: Arc::new(SystemClock) }
     }
 }
@@ -72,7 +73,9 @@ impl From<RecordError> for CommandError {
         match &error {
             RecordError::Absent(_) => Self {
                 message: chain(&error),
-                hint: Some("an `audit` makes one; if there was one, restore its backup: sightings and plans are in it".into()),
+                hint: Some(
+                    "an `audit` makes one; if there was one, restore its backup: sightings and plans are in it".into(),
+                ),
                 exit: Exit::Failed,
             },
             RecordError::BackupExists(_) => Self::usage(chain(&error), "name a file that is not there yet"),
@@ -90,12 +93,16 @@ impl From<RunFailure> for CommandError {
 impl From<LockError> for CommandError {
     fn from(error: LockError) -> Self {
         match &error {
-            LockError::Held(_) => {
-                Self { message: chain(&error), hint: Some("wait for it to end; the lock of a run that died is free".into()), exit: Exit::Locked }
-            }
-            LockError::Io { .. } => {
-                Self { message: chain(&error), hint: Some("check the rights of the ledger's folder".into()), exit: Exit::Failed }
-            }
+            LockError::Held(_) => Self {
+                message: chain(&error),
+                hint: Some("wait for it to end; the lock of a run that died is free".into()),
+                exit: Exit::Locked,
+            },
+            LockError::Io { .. } => Self {
+                message: chain(&error),
+                hint: Some("check the rights of the ledger's folder".into()),
+                exit: Exit::Failed,
+            },
         }
     }
 }
@@ -110,7 +117,9 @@ pub fn main_with(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone
             // What was typed cannot be read, but a script that asked for JSON is answered in it.
             if arguments.iter().any(|argument| argument == "--json") {
                 let (message, hint) = (error.render().to_string(), "see `orphan-sweeper --help`");
-                print_json(&json!({ "error": { "message": message.trim().trim_start_matches("error: "), "hint": hint } }));
+                print_json(
+                    &json!({ "error": { "message": message.trim().trim_start_matches("error: "), "hint": hint } }),
+                );
             }
             let _ = error.print();
             return ExitCode::from(Exit::Usage.code());
@@ -177,7 +186,9 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
         }
         Command::Demo { dir } => demo::run(dir, &global, progress).await,
         Command::Audit { fail_on_orphans } => runs::audit(&global, host, progress, fail_on_orphans).await,
-        Command::Apply { plan, dry_run, yes, allow } => runs::apply(&global, host, progress, runs::ApplyArguments { plan, dry_run, yes, allow }).await,
+        Command::Apply { plan, dry_run, yes, allow } => {
+            runs::apply(&global, host, progress, runs::ApplyArguments { plan, dry_run, yes, allow }).await
+        }
         Command::Sweep { dry_run } => runs::sweep(&global, host, progress, dry_run).await,
         Command::Serve => serve::serve(&global, host, progress).await,
         Command::History { run, healthy } => history::history(&global, host, run, healthy).await,
@@ -189,7 +200,11 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
             let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
             ledger.backup(&file).await?;
             let shown = file.display().to_string();
-            if global.json { print_json(&json!({ "backup": shown })) } else { print_text(&format!("ledger copied to {shown}\n")) }
+            if global.json {
+                print_json(&json!({ "backup": shown }));
+            } else {
+                print_text(&format!("ledger copied to {shown}\n"));
+            }
             Ok(Exit::Done)
         }
     }
@@ -207,7 +222,10 @@ pub(crate) fn scopes<'c>(config: &'c Config, global: &Global) -> Result<Vec<&'c 
         return Ok(vec![scope]);
     }
     let known: Vec<&str> = config.scopes.iter().map(|scope| scope.name.as_str()).collect();
-    Err(CommandError::usage(format!("there is no scope `{name}`"), format!("the configuration has: {}", known.join(", "))))
+    Err(CommandError::usage(
+        format!("there is no scope `{name}`"),
+        format!("the configuration has: {}", known.join(", ")),
+    ))
 }
 
 /// The one scope that a command is about.
@@ -219,7 +237,12 @@ pub(crate) fn only_scope<'c>(config: &'c Config, global: &Global) -> Result<&'c 
 }
 
 /// Takes the lock and opens, or makes, the ledger.
-pub(crate) async fn services(config: Config, host: &Host, progress: Progress, stop: Stop) -> Result<(Services, RunLock), CommandError> {
+pub(crate) async fn services(
+    config: Config,
+    host: &Host,
+    progress: Progress,
+    stop: Stop,
+) -> Result<(Services, RunLock), CommandError> {
     prepare_folder(&config)?;
     let lock = RunLock::take(&config.ledger_path)?;
     let ledger = Ledger::open_or_create(&config.ledger_path, host.clock.now()).await?;
@@ -227,6 +250,8 @@ pub(crate) async fn services(config: Config, host: &Host, progress: Progress, st
 }
 
 fn prepare_folder(config: &Config) -> Result<(), CommandError> {
-    let Some(folder) = config.ledger_path.parent().filter(|folder| !folder.as_os_str().is_empty()) else { return Ok(()) };
+    let Some(folder) = config.ledger_path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
+        return Ok(());
+    };
     std::fs::create_dir_all(folder).map_err(|source| RecordError::Folder { path: folder.to_path_buf(), source }.into())
 }

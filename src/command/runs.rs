@@ -26,11 +26,21 @@ fn mode(dry_run: bool) -> Mode {
     if dry_run { Mode::DryRun } else { Mode::Live }
 }
 
-pub(super) async fn audit(global: &Global, host: &Host, progress: Progress, fail_on_orphans: bool) -> Result<Exit, CommandError> {
+pub(super) async fn audit(
+    global: &Global,
+    host: &Host,
+    progress: Progress,
+    fail_on_orphans: bool,
+) -> Result<Exit, CommandError> {
     run_scopes(global, host, progress, &Job::Audit { fail_on_orphans }).await
 }
 
-pub(super) async fn sweep(global: &Global, host: &Host, progress: Progress, dry_run: bool) -> Result<Exit, CommandError> {
+pub(super) async fn sweep(
+    global: &Global,
+    host: &Host,
+    progress: Progress,
+    dry_run: bool,
+) -> Result<Exit, CommandError> {
     run_scopes(global, host, progress, &Job::Sweep { mode: mode(dry_run) }).await
 }
 
@@ -79,7 +89,8 @@ fn stop_on_signals() -> Stop {
 /// Prints what became of the runs; gives the one exit code.
 fn tell(ends: &[ScopeEnd], global: &Global) -> Exit {
     if global.json {
-        let summaries: Vec<_> = ends.iter().map(|end| serde_json::to_value(&end.summary).expect("a summary is serializable")).collect();
+        let summaries: Vec<_> =
+            ends.iter().map(|end| serde_json::to_value(&end.summary).expect("a summary is serializable")).collect();
         print_json(&serde_json::Value::Array(summaries));
     } else {
         let texts: Vec<&str> = ends.iter().map(|end| end.text.trim_end()).collect();
@@ -99,28 +110,47 @@ fn tell(ends: &[ScopeEnd], global: &Global) -> Exit {
     Exit::of_all(ends.iter().map(|end| end.exit))
 }
 
-pub(super) async fn apply(global: &Global, host: &Host, progress: Progress, arguments: ApplyArguments) -> Result<Exit, CommandError> {
+pub(super) async fn apply(
+    global: &Global,
+    host: &Host,
+    progress: Progress,
+    arguments: ApplyArguments,
+) -> Result<Exit, CommandError> {
     let mut allowances = Allowances::default();
     for text in &arguments.allow {
-        allowances.add(text).map_err(|error| CommandError::usage(error.to_string(), "see `orphan-sweeper apply --help`"))?;
+        allowances
+            .add(text)
+            .map_err(|error| CommandError::usage(error.to_string(), "see `orphan-sweeper apply --help`"))?;
     }
     let config = load(global, host)?;
     if !arguments.yes && !arguments.dry_run && !can_ask() {
-        return Err(CommandError::usage("nobody can be asked here whether to delete", "add --yes, or --dry-run to look first"));
+        return Err(CommandError::usage(
+            "nobody can be asked here whether to delete",
+            "add --yes, or --dry-run to look first",
+        ));
     }
     check_secrets(&config, host)?;
     let keyring = Keyring::new(host.variables.clone());
     let (services, _lock) = existing_services(config, host, progress, &arguments.plan).await?;
     let source = find_plan(&services.ledger, &arguments.plan).await?;
     let scope = scope_of_plan(&services, &source.verified.plan.scope, global)?;
-    let job = Job::Apply(Box::new(ApplyJob { source, mode: mode(arguments.dry_run), allowances, asks_first: !arguments.yes }));
+    let job = Job::Apply(Box::new(ApplyJob {
+        source,
+        mode: mode(arguments.dry_run),
+        allowances,
+        asks_first: !arguments.yes,
+    }));
     let end = run_scope(&services, &keyring, scope, &job).await?;
     Ok(tell(&[end], global))
 }
 
 fn scope_of_plan<'s>(services: &'s Services, name: &str, global: &Global) -> Result<&'s Scope, CommandError> {
     let wanted = global.scope.as_deref().unwrap_or(name);
-    let refused = |message: String| CommandError { message, hint: Some("check --config and --scope".into()), exit: Exit::Refused };
+    let refused = |message: String| CommandError {
+        message,
+        hint: Some("check --config and --scope".into()),
+        exit: Exit::Refused,
+    };
     if wanted != name {
         return Err(refused(format!("the plan is for the scope `{name}`, not `{wanted}`")));
     }
@@ -129,7 +159,12 @@ fn scope_of_plan<'s>(services: &'s Services, name: &str, global: &Global) -> Res
 }
 
 /// Takes the lock and opens the ledger, which `apply` never makes: a plan without the ledger that issued it is nothing.
-async fn existing_services(config: Config, host: &Host, progress: Progress, plan: &str) -> Result<(Services, RunLock), CommandError> {
+async fn existing_services(
+    config: Config,
+    host: &Host,
+    progress: Progress,
+    plan: &str,
+) -> Result<(Services, RunLock), CommandError> {
     if !config.ledger_path.exists() {
         let made = std::fs::read(plan).ok().and_then(|bytes| crate::plan::verify(&bytes).ok());
         let made = made.map_or(String::new(), |plan| {

@@ -148,7 +148,10 @@ pub fn parse(text: &str, path: &Path, variables: &Variables) -> Result<Config, C
 fn read(mut root: Reader<'_>, path: &Path, problems: &Problems) -> Option<Config> {
     let parent = path.parent().unwrap_or(Path::new("")).to_path_buf();
     // Absolute, so that a plan or a report is found from any other working directory.
-    let folder = Folder(std::path::absolute(if parent.as_os_str().is_empty() { Path::new(".") } else { &parent }).unwrap_or(parent.clone()));
+    let folder = Folder(
+        std::path::absolute(if parent.as_os_str().is_empty() { Path::new(".") } else { &parent })
+            .unwrap_or(parent.clone()),
+    );
     let store = read_store(root.table("store"), &folder);
 
     let mut table = root.table("database");

@@ -170,7 +170,8 @@ pub fn eligible_at(orphan: &Orphan, sighting: &Sighting, policy: &Policy, as_of:
     let newest = orphan.newest().filter(|_| !orphan.has_unknown_age())?;
     let span = chrono::Duration::from_std(policy.min_sighting_span).ok()?;
     let witnessed_at = as_of.checked_add_signed(grace - sighting.witnessed)?;
-    let times = [newest.checked_add_signed(grace)?, sighting.first_seen.checked_add_signed(grace.max(span))?, witnessed_at];
+    let times =
+        [newest.checked_add_signed(grace)?, sighting.first_seen.checked_add_signed(grace.max(span))?, witnessed_at];
     times.into_iter().max()
 }
 

@@ -47,7 +47,8 @@ fn group(pattern: u8) -> Group {
 }
 
 fn orphan(newest: &[i64]) -> Orphan {
-    let groups = newest.iter().zip(0_u8..).map(|(newest, pattern)| (group(pattern), content(Some(at(*newest)), 1))).collect();
+    let groups =
+        newest.iter().zip(0_u8..).map(|(newest, pattern)| (group(pattern), content(Some(at(*newest)), 1))).collect();
     Orphan { groups }
 }
 
@@ -124,7 +125,11 @@ fn one_jump_of_every_clock_matures_nothing() {
     assert_eq!(verdict(&old, &jumped, &policy()), Verdict::Keep(KeepReason::WithinGrace));
     let after = [0, DAY, 400 * DAY, 401 * DAY, 402 * DAY, 403 * DAY];
     assert_eq!(verdict(&old, &after[..5], &policy()), Verdict::Keep(KeepReason::WithinGrace));
-    assert_eq!(verdict(&old, &after, &policy()), Verdict::Eligible, "one day, a jump worth half the grace, and three more days");
+    assert_eq!(
+        verdict(&old, &after, &policy()),
+        Verdict::Eligible,
+        "one day, a jump worth half the grace, and three more days"
+    );
 }
 
 #[test]
@@ -155,7 +160,8 @@ fn time_that_goes_back_starts_the_sightings_again() {
     let before = seen_at(&old, &nights(8), &policy());
     let same_moment = sight(Some(&before), before.digest, run(50), before.last_seen, &policy());
     assert_eq!((same_moment.sightings, same_moment.first_seen), (9, at(0)));
-    let after = sight(Some(&before), before.digest, run(50), before.last_seen - chrono::Duration::seconds(1), &policy());
+    let after =
+        sight(Some(&before), before.digest, run(50), before.last_seen - chrono::Duration::seconds(1), &policy());
     assert_eq!((after.sightings, after.first_run, after.is_changed), (1, run(50), false));
 }
 
@@ -236,7 +242,10 @@ fn the_words_of_the_reports_are_those_of_the_interface() {
         assert_eq!((Verdict::Keep(reason).as_str(), Verdict::Keep(reason).reason()), ("keep", word));
     }
     let meanings: std::collections::BTreeSet<_> = KeepReason::ALL.into_iter().map(KeepReason::meaning).collect();
-    assert!(meanings.len() == KeepReason::ALL.len() && meanings.iter().all(|meaning| meaning.len() > 20), "each says something else");
+    assert!(
+        meanings.len() == KeepReason::ALL.len() && meanings.iter().all(|meaning| meaning.len() > 20),
+        "each says something else"
+    );
 }
 
 proptest! {

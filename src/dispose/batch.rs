@@ -56,7 +56,8 @@ impl Disposal<'_> {
         }
         crate::failpoint::reach("after_intent");
         let sizes = batch.objects.len() as u64;
-        let mut again: Vec<(ObjectKey, String)> = batch.objects.into_iter().map(|object| (object.key, String::new())).collect();
+        let mut again: Vec<(ObjectKey, String)> =
+            batch.objects.into_iter().map(|object| (object.key, String::new())).collect();
         let (mut singly, mut failed_attempts, mut is_in_flight) = (batch.singly, 0, false);
         while !again.is_empty() {
             let proof = match self.ask_again(task).await {
@@ -70,7 +71,8 @@ impl Disposal<'_> {
             };
             crate::failpoint::reach("before_send");
             let keys: Vec<ObjectKey> = again.into_iter().map(|(key, _)| key).collect();
-            let attempt = if singly { self.send_singly(&keys, proof).await } else { self.send_together(&keys, proof).await };
+            let attempt =
+                if singly { self.send_singly(&keys, proof).await } else { self.send_together(&keys, proof).await };
             crate::failpoint::reach("after_send");
             let attempt = match attempt {
                 Ok(attempt) => attempt,
@@ -153,8 +155,12 @@ impl Disposal<'_> {
     async fn send_together(&self, keys: &[ObjectKey], proof: Stopwatch) -> Result<Attempt, StoreError> {
         let sent = self.deleter.delete_batch(keys, proof).await;
         match &sent {
-            Ok(replies) if !replies.iter().any(|reply| matches!(reply, KeyReply::TryAgain(_))) => self.limiter.answered(),
-            Ok(_) | Err(StoreError { fault: StoreFault::Throttled(_) | StoreFault::ServerFault(_), .. }) => self.limiter.throttled(),
+            Ok(replies) if !replies.iter().any(|reply| matches!(reply, KeyReply::TryAgain(_))) => {
+                self.limiter.answered();
+            }
+            Ok(_) | Err(StoreError { fault: StoreFault::Throttled(_) | StoreFault::ServerFault(_), .. }) => {
+                self.limiter.throttled();
+            }
             Err(_) => {}
         }
         Ok(read_replies(keys, sent?))
@@ -204,7 +210,11 @@ fn may_be_in_flight(fault: &StoreFault) -> bool {
     matches!(fault, StoreFault::NoReply(_) | StoreFault::ServerFault(_) | StoreFault::Malformed(_))
 }
 
-fn with_outcome(keys: Vec<(ObjectKey, String)>, outcome: KeyOutcome, reason: &str) -> Vec<(ObjectKey, KeyOutcome, String)> {
+fn with_outcome(
+    keys: Vec<(ObjectKey, String)>,
+    outcome: KeyOutcome,
+    reason: &str,
+) -> Vec<(ObjectKey, KeyOutcome, String)> {
     keys.into_iter().map(|(key, _)| (key, outcome, reason.to_owned())).collect()
 }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use futures::StreamExt;
 use parking_lot::Mutex;
 
-use super::{Candidate, Disposal, Halt};
 use super::batch::{Batch, BatchTask};
+use super::{Candidate, Disposal, Halt};
 use crate::clock::Stopwatch;
 use crate::decide::Orphan;
 use crate::list::content::{self, Chunks, ContentError};
@@ -95,7 +95,11 @@ impl Disposal<'_> {
     /// Opens every group that the id can have. `None`: it is not what the plan and the sightings say.
     async fn verify(&self, candidate: &Candidate) -> Result<Option<Vec<GroupContent>>, ContentError> {
         let mut orphan = Orphan { groups: Vec::new() };
-        let canonical = (0_u8..).take(self.scope.patterns.len()).map(|pattern| Group { id: candidate.id, pattern, odd_spelling: None });
+        let canonical = (0_u8..).take(self.scope.patterns.len()).map(|pattern| Group {
+            id: candidate.id,
+            pattern,
+            odd_spelling: None,
+        });
         let mut groups: Vec<Group> = canonical.chain(candidate.odd.iter().cloned()).collect();
         groups.sort_unstable();
         let intents = self.ledger.sent_intents(&self.scope.name);
@@ -114,7 +118,8 @@ impl Disposal<'_> {
         let is_as_seen = is_unchanged && sighting.is_some_and(|sighting| Some(sighting.first_run) == expected);
         let mut contents = Vec::with_capacity(candidate.planned.len());
         for planned in &candidate.planned {
-            let found = orphan.groups.iter().find(|(group, _)| prefix_of(group, &self.scope.patterns) == planned.prefix);
+            let found =
+                orphan.groups.iter().find(|(group, _)| prefix_of(group, &self.scope.patterns) == planned.prefix);
             match found {
                 Some((_, content)) if is_as_seen && content.digest == planned.digest => contents.push(content.clone()),
                 _ => return Ok(None),

@@ -14,7 +14,12 @@ impl Disposal<'_> {
     /// An intended key that is absent ends as deleted, whatever was replied. One that is still listed unchanged was not
     /// deleted, whatever was replied. One that was written again since is another object. One that is left without a reply is
     /// skipped, with `left_because`.
-    pub(super) async fn settle_group(&self, id: DatasetId, prefix: &str, left_because: &str) -> Result<bool, ContentError> {
+    pub(super) async fn settle_group(
+        &self,
+        id: DatasetId,
+        prefix: &str,
+        left_because: &str,
+    ) -> Result<bool, ContentError> {
         crate::failpoint::reach("before_verify");
         // A stop is no reason to leave an outcome open: this only reads.
         let never = tokio_util::sync::CancellationToken::new();

@@ -129,7 +129,12 @@ impl Ledger {
     }
 
     /// Writes the outcome of keys that were asked for. The run that first knows it tells it.
-    pub async fn settle(&self, scope: &str, run: RunId, outcomes: &[(ObjectKey, KeyOutcome, String)]) -> Result<(), RecordError> {
+    pub async fn settle(
+        &self,
+        scope: &str,
+        run: RunId,
+        outcomes: &[(ObjectKey, KeyOutcome, String)],
+    ) -> Result<(), RecordError> {
         let step = failed("write an outcome");
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
         for (key, outcome, reason) in outcomes {
@@ -237,15 +242,21 @@ impl Ledger {
     }
 
     /// Up to 1000 lines of a run's `deletions.csv` after `after`.
-    pub async fn deletion_rows(&self, scope: &str, run: RunId, after: Option<&str>) -> Result<Vec<DeletionRow>, RecordError> {
+    pub async fn deletion_rows(
+        &self,
+        scope: &str,
+        run: RunId,
+        after: Option<&str>,
+    ) -> Result<Vec<DeletionRow>, RecordError> {
         let step = failed("read the outcomes");
-        let rows = sqlx::query("SELECT * FROM intents WHERE scope = ?1 AND key > ?2 AND run_id = ?3 ORDER BY key LIMIT 1000")
-            .bind(scope)
-            .bind(after.unwrap_or_default().as_bytes())
-            .bind(run.to_string())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(&step)?;
+        let rows =
+            sqlx::query("SELECT * FROM intents WHERE scope = ?1 AND key > ?2 AND run_id = ?3 ORDER BY key LIMIT 1000")
+                .bind(scope)
+                .bind(after.unwrap_or_default().as_bytes())
+                .bind(run.to_string())
+                .fetch_all(&self.pool)
+                .await
+                .map_err(&step)?;
         rows.iter()
             .map(|row| {
                 let object = read_object(row)?;

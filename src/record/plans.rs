@@ -42,8 +42,6 @@ pub struct PlanRow {
     pub hash: String,
     /// Its scope.
     pub scope: String,
-    /// When it can no longer be begun.
-    pub expires_at: Timestamp,
     /// Where it stands.
     pub state: PlanState,
     /// Where its file was written.
@@ -86,7 +84,6 @@ impl Ledger {
         Ok(Some(PlanRow {
             hash: row.try_get("hash").map_err(&step)?,
             scope: row.try_get("scope").map_err(&step)?,
-            expires_at: row.try_get("expires_at").map_err(&step)?,
             state: PlanState::named(&state).ok_or(RecordError::Unreadable("a plan's state"))?,
             path: row.try_get("path").map_err(&step)?,
         }))

@@ -48,7 +48,19 @@ impl<W: io::Write> CsvFile<W> {
 
     /// `orphans.csv`.
     pub fn orphans(target: W) -> io::Result<Self> {
-        let header = ["id", "pattern", "prefix", "objects", "bytes", "oldest", "newest", "first_seen", "sightings", "verdict", "reason"];
+        let header = [
+            "id",
+            "pattern",
+            "prefix",
+            "objects",
+            "bytes",
+            "oldest",
+            "newest",
+            "first_seen",
+            "sightings",
+            "verdict",
+            "reason",
+        ];
         Self::new(target, &header)
     }
 

@@ -55,7 +55,12 @@ impl ReportFolder {
     pub fn file(&self, name: &str) -> Result<ReportFile, FolderError> {
         let path = self.path.join(name);
         let hidden = self.path.join(format!(".{name}.partial"));
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&hidden).map_err(FolderError::at(&path))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o640)
+            .open(&hidden)
+            .map_err(FolderError::at(&path))?;
         Ok(ReportFile { path, hidden, writer: BufWriter::with_capacity(64 * 1024, file) })
     }
 

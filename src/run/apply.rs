@@ -40,7 +40,12 @@ pub enum Approved {
 /// Applies a plan as a person asked.
 ///
 /// - Errors: [`RunFailure::Refused`] where the plan, a breaker or the person says no.
-pub async fn apply(session: &mut Session<'_>, reading: &Reading, keyring: &Keyring, job: &ApplyJob) -> Result<(), RunFailure> {
+pub async fn apply(
+    session: &mut Session<'_>,
+    reading: &Reading,
+    keyring: &Keyring,
+    job: &ApplyJob,
+) -> Result<(), RunFailure> {
     session.draft.plan_hash = Some(job.source.verified.hash.to_string());
     let approved = Approved::ByPerson { asks_first: job.asks_first };
     let order = Order { plan: &job.source.verified, lifted: &job.allowances, mode: job.mode, approved };
@@ -50,7 +55,12 @@ pub async fn apply(session: &mut Session<'_>, reading: &Reading, keyring: &Keyri
 /// Audits, then applies what the policy allows.
 ///
 /// - Errors: [`RunFailure`].
-pub async fn sweep(session: &mut Session<'_>, reading: &Reading, keyring: &Keyring, mode: Mode) -> Result<(), RunFailure> {
+pub async fn sweep(
+    session: &mut Session<'_>,
+    reading: &Reading,
+    keyring: &Keyring,
+    mode: Mode,
+) -> Result<(), RunFailure> {
     let Some(plan) = audit(session, reading).await? else { return Ok(()) };
     if session.scope.policy.approval == Approval::Required || mode == Mode::DryRun {
         return Ok(());
@@ -75,9 +85,14 @@ pub async fn sweep(session: &mut Session<'_>, reading: &Reading, keyring: &Keyri
 async fn interrupted_plan(session: &mut Session<'_>, fresh: &VerifiedPlan) -> Result<Option<VerifiedPlan>, RunFailure> {
     let ledger = &session.services.ledger;
     let Some(row) = ledger.interrupted_plan(&session.scope.name).await? else { return Ok(None) };
-    let plan = std::fs::read(&row.path).ok().and_then(|bytes| crate::plan::verify(&bytes).ok()).filter(|plan| plan.hash.to_string() == row.hash);
+    let plan = std::fs::read(&row.path)
+        .ok()
+        .and_then(|bytes| crate::plan::verify(&bytes).ok())
+        .filter(|plan| plan.hash.to_string() == row.hash);
     let is_current = |plan: &VerifiedPlan| {
-        plan.plan.expires_at > fresh.plan.created_at && plan.plan.target == fresh.plan.target && plan.plan.policy == fresh.plan.policy
+        plan.plan.expires_at > fresh.plan.created_at
+            && plan.plan.target == fresh.plan.target
+            && plan.plan.policy == fresh.plan.policy
     };
     if let Some(plan) = plan.filter(is_current) {
         return Ok(Some(plan));
@@ -100,17 +115,25 @@ pub async fn find_plan(ledger: &Ledger, named: &str) -> Result<PlanSource, RunFa
     let looks_like_hash = named.len() >= 8 && named.bytes().all(|byte| byte.is_ascii_hexdigit());
     let (path, wanted) = if !Path::new(named).exists() && looks_like_hash {
         let row = ledger.plan(&named.to_lowercase()).await?;
-        let row = row.ok_or_else(|| refused(format!("this ledger issued no plan `{named}`"), "list what it knows with `orphan-sweeper history`"))?;
+        let row = row.ok_or_else(|| {
+            refused(format!("this ledger issued no plan `{named}`"), "list what it knows with `orphan-sweeper history`")
+        })?;
         (PathBuf::from(row.path), Some(row.hash))
     } else {
         (PathBuf::from(named), None)
     };
     let path = if path.is_dir() { path.join("plan.json") } else { path };
     let bytes = std::fs::read(&path).map_err(|source| {
-        refused(format!("the plan `{}` cannot be read: {source}", path.display()), "name the path or the hash of a plan.json that `audit` wrote")
+        refused(
+            format!("the plan `{}` cannot be read: {source}", path.display()),
+            "name the path or the hash of a plan.json that `audit` wrote",
+        )
     })?;
     let verified = crate::plan::verify(&bytes).map_err(|error| {
-        refused(format!("`{}`: {error}", path.display()), "make a new plan with `orphan-sweeper audit`; a plan is never edited")
+        refused(
+            format!("`{}`: {error}", path.display()),
+            "make a new plan with `orphan-sweeper audit`; a plan is never edited",
+        )
     })?;
     // Whoever names a hash means that plan, whatever lies in its place by now.
     if wanted.is_some_and(|wanted| wanted != verified.hash.to_string()) {
@@ -129,7 +152,12 @@ struct Order<'o> {
     approved: Approved,
 }
 
-async fn apply_plan(session: &mut Session<'_>, reading: &Reading, keyring: &Keyring, order: Order<'_>) -> Result<(), RunFailure> {
+async fn apply_plan(
+    session: &mut Session<'_>,
+    reading: &Reading,
+    keyring: &Keyring,
+    order: Order<'_>,
+) -> Result<(), RunFailure> {
     let Order { plan, lifted, mode, approved } = order;
     let row = check_issued(session, plan).await?;
     let scan = scan(session, reading).await?;
@@ -186,7 +214,9 @@ fn undo_note(versioning: Versioning) -> &'static str {
     match versioning {
         Versioning::Unversioned | Versioning::Unknown => "the bucket keeps no old versions: nothing can be undone",
         Versioning::Enabled => "the bucket keeps old versions: objects are marked, and nothing is freed",
-        Versioning::Suspended => "versioning is suspended: older versions stay, and what was written since cannot be brought back",
+        Versioning::Suspended => {
+            "versioning is suspended: older versions stay, and what was written since cannot be brought back"
+        }
     }
 }
 
@@ -204,10 +234,18 @@ async fn check_issued(session: &Session<'_>, plan: &VerifiedPlan) -> Result<Plan
     let hint = "make a new plan with `orphan-sweeper audit`";
     let refused = |reason: String| Err(RunFailure::Refused { reason, hint: hint.into() });
     if made.id != ledger.id() {
-        return refused(format!("the plan was made with another ledger: {} at `{}`; this one is {}", made.id, made.path, ledger.id()));
+        return refused(format!(
+            "the plan was made with another ledger: {} at `{}`; this one is {}",
+            made.id,
+            made.path,
+            ledger.id()
+        ));
     }
     let Some(row) = ledger.plan(&plan.hash.to_string()).await? else {
-        return refused(format!("this ledger did not issue the plan {}: it was edited, or the ledger is older than the plan", plan.hash));
+        return refused(format!(
+            "this ledger did not issue the plan {}: it was edited, or the ledger is older than the plan",
+            plan.hash
+        ));
     };
     if row.scope != session.scope.name {
         return refused(format!("the plan is for the scope `{}`", row.scope));
@@ -220,7 +258,9 @@ async fn check_issued(session: &Session<'_>, plan: &VerifiedPlan) -> Result<Plan
 
 /// The plan must be about this target by this policy, and not be past its time.
 fn check_current(session: &Session<'_>, plan: &VerifiedPlan, row: &PlanRow, scan: &Scan) -> Result<(), RunFailure> {
-    let refused = |reason: String| Err(RunFailure::Refused { reason, hint: "make a new plan with `orphan-sweeper audit`".into() });
+    let refused = |reason: String| {
+        Err(RunFailure::Refused { reason, hint: "make a new plan with `orphan-sweeper audit`".into() })
+    };
     let target = PlanTarget::new(&scan.observation.target, &scan.references.identity);
     if plan.plan.target.fingerprint() != target.fingerprint() {
         return refused("the plan was made for another endpoint, bucket, prefix or patterns".into());
@@ -239,14 +279,19 @@ fn check_current(session: &Session<'_>, plan: &VerifiedPlan, row: &PlanRow, scan
 }
 
 /// Plan ∩ still orphan ∩ seen without a break since: what may go, and what is kept with its reason.
-async fn choose(session: &Session<'_>, plan: &VerifiedPlan, scan: &Scan) -> Result<(Vec<Candidate>, Vec<(PlanGroup, SkipReason)>), RunFailure> {
+async fn choose(
+    session: &Session<'_>,
+    plan: &VerifiedPlan,
+    scan: &Scan,
+) -> Result<(Vec<Candidate>, Vec<(PlanGroup, SkipReason)>), RunFailure> {
     let (mut candidates, mut kept): (Vec<Candidate>, Vec<_>) = (Vec::new(), Vec::new());
     let mut groups = plan.plan.groups.clone();
     groups.sort_by(|a, b| (a.id, &a.prefix).cmp(&(b.id, &b.prefix)));
     for planned in groups.chunk_by(|a, b| a.id == b.id) {
         let id = planned[0].id;
         let sighting = session.services.ledger.sighting(&session.scope.name, id).await?;
-        let is_unbroken = sighting.is_some_and(|sighting| planned.iter().all(|group| group.first_run == sighting.first_run));
+        let is_unbroken =
+            sighting.is_some_and(|sighting| planned.iter().all(|group| group.first_run == sighting.first_run));
         let reason = if scan.findings.is_live(id) {
             Some(SkipReason::LiveAgain)
         } else if !is_unbroken {
@@ -258,7 +303,8 @@ async fn choose(session: &Session<'_>, plan: &VerifiedPlan, scan: &Scan) -> Resu
             kept.extend(planned.iter().cloned().map(|group| (group, reason)));
             continue;
         }
-        let odd: Vec<Group> = scan.findings.groups_of(id).iter().filter(|group| !group.is_canonical()).cloned().collect();
+        let odd: Vec<Group> =
+            scan.findings.groups_of(id).iter().filter(|group| !group.is_canonical()).cloned().collect();
         candidates.push(Candidate { id, planned: planned.to_vec(), odd });
     }
     Ok((candidates, kept))
@@ -319,7 +365,8 @@ fn refuse_if_tripped(session: &mut Session<'_>, plan: &VerifiedPlan) -> Result<(
 
 /// A scope whose live tables are all empty has nothing that a re-check could recognise.
 fn refuse_empty_references(scan: &Scan) -> Result<(), RunFailure> {
-    let empty: Vec<&str> = scan.references.tables.iter().filter(|table| table.rows == 0).map(|table| table.name.as_str()).collect();
+    let empty: Vec<&str> =
+        scan.references.tables.iter().filter(|table| table.rows == 0).map(|table| table.name.as_str()).collect();
     if empty.is_empty() {
         return Ok(());
     }
@@ -336,7 +383,10 @@ fn ask_person(session: &Session<'_>, approved: Approved, totals: crate::plan::Pl
     if answer.unwrap_or(false) {
         return Ok(());
     }
-    Err(RunFailure::Refused { reason: "the bucket's name was not typed".into(), hint: "nothing was deleted; apply the plan again when you are sure".into() })
+    Err(RunFailure::Refused {
+        reason: "the bucket's name was not typed".into(),
+        hint: "nothing was deleted; apply the plan again when you are sure".into(),
+    })
 }
 
 /// Dead runs of this plan that left no report: their keys are told by this one.
@@ -356,7 +406,12 @@ struct Chosen<'c> {
     kept: &'c [(PlanGroup, SkipReason)],
 }
 
-async fn dispose(session: &mut Session<'_>, reading: &Reading, deleter: &dyn DeleteStore, chosen: Chosen<'_>) -> Result<(), RunFailure> {
+async fn dispose(
+    session: &mut Session<'_>,
+    reading: &Reading,
+    deleter: &dyn DeleteStore,
+    chosen: Chosen<'_>,
+) -> Result<(), RunFailure> {
     let Chosen { plan, scan, candidates, kept } = chosen;
     let services = session.services;
     let objects = candidates.iter().flat_map(|candidate| &candidate.planned).map(|group| group.objects).sum();
@@ -390,7 +445,8 @@ async fn dispose(session: &mut Session<'_>, reading: &Reading, deleter: &dyn Del
     let deletion = told?;
     if unread > 0 {
         session.draft.outcome = Outcome::Incomplete;
-        session.draft.reason = Some(format!("{} ids could not be read to their end; apply the plan again to go on", human_count(unread)));
+        session.draft.reason =
+            Some(format!("{} ids could not be read to their end; apply the plan again to go on", human_count(unread)));
         session.exit = Exit::Failed;
         session.next_command = Some(format!("orphan-sweeper apply {}", plan.hash));
         return Ok(());
@@ -416,7 +472,11 @@ async fn dispose(session: &mut Session<'_>, reading: &Reading, deleter: &dyn Del
 }
 
 /// A re-check that found another database or table is evidence, and latches like it.
-async fn trip_on_recheck(session: &mut Session<'_>, scan: &Scan, error: ReferencesError) -> Result<RunFailure, RecordError> {
+async fn trip_on_recheck(
+    session: &mut Session<'_>,
+    scan: &Scan,
+    error: ReferencesError,
+) -> Result<RunFailure, RecordError> {
     let breaker = match &error {
         ReferencesError::Moved(_) => Breaker::DatabaseIdentity,
         ReferencesError::SentinelsGone { .. } => Breaker::LiveDrop,
@@ -479,7 +539,8 @@ async fn write_deletions(session: &Session<'_>, rows: u64) -> Result<(), RunFail
         let mut csv = CsvFile::deletions(target).map_err(RunFailure::ReportRow)?;
         let mut written = 0;
         let is_finished = loop {
-            let page = session.services.ledger.deletion_rows(&session.scope.name, session.run, after.as_deref()).await?;
+            let page =
+                session.services.ledger.deletion_rows(&session.scope.name, session.run, after.as_deref()).await?;
             let Some(last) = page.last() else { break true };
             after = Some(last.key.clone());
             for row in &page {

@@ -66,7 +66,11 @@ pub async fn audit(session: &mut Session<'_>, reading: &Reading) -> Result<Optio
 
 /// One line on why evidence refuses.
 pub(super) fn describe(refusing: &[&BreakerReading]) -> String {
-    refusing.iter().map(|reading| format!("{}: {}", reading.name.as_str(), reading.message)).collect::<Vec<_>>().join("; ")
+    refusing
+        .iter()
+        .map(|reading| format!("{}: {}", reading.name.as_str(), reading.message))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// Takes a good scan into the ledger.
@@ -102,10 +106,12 @@ async fn judge_orphans(session: &mut Session<'_>, reading: &Reading, scan: &Scan
     let opened = futures::stream::iter(scan.findings.orphans()).map(|groups| {
         let (bar, objects_read) = (&bar, &objects_read);
         async move {
-            let orphan = open_orphan(session_reading(services, scope, reading, has_intents), groups, objects_read).await?;
+            let orphan =
+                open_orphan(session_reading(services, scope, reading, has_intents), groups, objects_read).await?;
             let before = services.ledger.sighting(&scope.name, groups[0].id).await?;
             bar.inc(1);
-            let sighting = (!orphan.is_empty()).then(|| sight(before.as_ref(), orphan.digest(), run, as_of, &scope.policy));
+            let sighting =
+                (!orphan.is_empty()).then(|| sight(before.as_ref(), orphan.digest(), run, as_of, &scope.policy));
             Ok::<_, RunFailure>((groups, orphan, sighting))
         }
     });
@@ -165,7 +171,8 @@ async fn open_orphan(opening: Opening<'_>, groups: &[Group], objects_read: &Atom
     let mut groups = groups.to_vec();
     if has_intents {
         // A group that we deleted is no longer listed; it still belongs to what was seen of its id.
-        let canonical = (0_u8..).take(scope.patterns.len()).map(|pattern| Group { id: groups[0].id, pattern, odd_spelling: None });
+        let canonical =
+            (0_u8..).take(scope.patterns.len()).map(|pattern| Group { id: groups[0].id, pattern, odd_spelling: None });
         let unlisted: Vec<Group> = canonical.filter(|group| !groups.contains(group)).collect();
         groups.extend(unlisted);
         groups.sort_unstable();
@@ -216,7 +223,9 @@ fn record_orphan(
                 draft.eligible_bytes = draft.eligible_bytes.saturating_add(content.bytes);
                 judged.eligible.push(plan_group(scope, group, content, &sighting));
             }
-            Verdict::Keep(reason) => draft.groups.in_grace += u64::from(reason == crate::decide::KeepReason::WithinGrace),
+            Verdict::Keep(reason) => {
+                draft.groups.in_grace += u64::from(reason == crate::decide::KeepReason::WithinGrace);
+            }
         }
         session.orphans.push(OrphanRecord {
             group: group.clone(),
@@ -281,7 +290,10 @@ async fn trend(session: &Session<'_>, delta: ScanDelta) -> Result<Option<Trend>,
     let Ok(since_run) = uuid::Uuid::parse_str(&last.run_id) else { return Ok(None) };
     let days = (session.draft.started_at - last.started_at).as_seconds_f64() / 86_400.0;
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no more digits")]
-    let bytes_per_day = last.orphan_bytes.filter(|_| days > 0.0).map(|before| (session.draft.orphan_bytes as f64 - before as f64) / days);
+    let bytes_per_day = last
+        .orphan_bytes
+        .filter(|_| days > 0.0)
+        .map(|before| (session.draft.orphan_bytes as f64 - before as f64) / days);
     Ok(Some(Trend {
         since_run,
         new: delta.new,
@@ -297,6 +309,10 @@ impl Session<'_> {
     /// What to type to acknowledge the first latch, once its cause is found.
     pub(super) fn next_acknowledgement(&self) -> Option<String> {
         let latched = self.draft.breakers.iter().find(|reading| reading.latched)?;
-        Some(format!("orphan-sweeper ack {} --scope {} --by NAME --reason TEXT", latched.name.as_str(), self.scope.name))
+        Some(format!(
+            "orphan-sweeper ack {} --scope {} --by NAME --reason TEXT",
+            latched.name.as_str(),
+            self.scope.name
+        ))
     }
 }

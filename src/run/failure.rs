@@ -140,7 +140,9 @@ impl RunFailure {
             Self::Record(RecordError::Newer(_)) => Some("use the newer version of orphan-sweeper that wrote it".into()),
             Self::Record(_) => Some("check the disk that holds the ledger, `ledger.path`".into()),
             Self::Report(_) | Self::ReportRow(_) => Some("check the disk and the rights of `reports.directory`".into()),
-            Self::Space(_) => Some("free some space, or point `ledger.path` and `reports.directory` at another disk".into()),
+            Self::Space(_) => {
+                Some("free some space, or point `ledger.path` and `reports.directory` at another disk".into())
+            }
             Self::Refused { hint, .. } => Some(hint.clone()),
             Self::Secret(_) | Self::Connect(_) | Self::Render(_) | Self::Interrupted(_) => None,
         }

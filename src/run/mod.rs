@@ -166,7 +166,12 @@ impl Job {
 /// Runs one scope from its start to its report.
 ///
 /// - Errors: only where not even a report could be begun.
-pub async fn run_scope(services: &Services, keyring: &Keyring, scope: &Scope, job: &Job) -> Result<ScopeEnd, RunFailure> {
+pub async fn run_scope(
+    services: &Services,
+    keyring: &Keyring,
+    scope: &Scope,
+    job: &Job,
+) -> Result<ScopeEnd, RunFailure> {
     let reading = keyring.reading(services, scope)?;
     let mut session = Session::begin(services, scope, &reading, job.command(), job.mode()).await?;
     let result = match job {
@@ -182,4 +187,3 @@ pub async fn run_scope(services: &Services, keyring: &Keyring, scope: &Scope, jo
     }
     session.finish(&reading).await
 }
-

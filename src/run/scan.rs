@@ -72,7 +72,8 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     let mut failed_row = None;
     let mut diff = Diff::new(listing.groups, listing.store_time, session.scope.policy.grace.span());
     let live_tables = &session.scope.live;
-    let sighted: HashSet<DatasetId> = session.services.ledger.sighted_ids(&session.scope.name).await?.into_iter().collect();
+    let sighted: HashSet<DatasetId> =
+        session.services.ledger.sighted_ids(&session.scope.name).await?.into_iter().collect();
     let mut seen_live = Vec::new();
     let read = reading
         .references
@@ -104,7 +105,13 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     session.draft.groups.live = findings.live() as u64;
     session.draft.missing = findings.missing;
     session.draft.coverage.references = findings.rows;
-    tracing::info!(stage = "references", rows = findings.rows, live = findings.live(), missing = findings.missing, "live ids read");
+    tracing::info!(
+        stage = "references",
+        rows = findings.rows,
+        live = findings.live(),
+        missing = findings.missing,
+        "live ids read"
+    );
 
     let offsets = [
         chrono::Duration::zero(),
@@ -158,7 +165,8 @@ impl Scan {
             if let Some(reading) = readings.iter_mut().find(|reading| reading.name == latch.breaker) {
                 reading.latched = true;
                 if !reading.tripped {
-                    reading.message = format!("waits for an acknowledgement since run {}: {}", latch.run_id, latch.message);
+                    reading.message =
+                        format!("waits for an acknowledgement since run {}: {}", latch.run_id, latch.message);
                 }
             }
         }

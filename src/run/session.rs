@@ -55,7 +55,13 @@ pub struct ScopeEnd {
 impl<'s> Session<'s> {
     /// Begins a run: it is in the ledger before it has a folder, so that a folder without a line in the ledger means an
     /// older ledger, whose sightings count for nothing.
-    pub async fn begin(services: &'s Services, scope: &'s Scope, reading: &Reading, command: &'static str, mode: Mode) -> Result<Self, RunFailure> {
+    pub async fn begin(
+        services: &'s Services,
+        scope: &'s Scope,
+        reading: &Reading,
+        command: &'static str,
+        mode: Mode,
+    ) -> Result<Self, RunFailure> {
         let started_at = services.clock.now();
         let run = RunId::new(started_at);
         let ledger = &services.ledger;
@@ -111,7 +117,18 @@ impl<'s> Session<'s> {
             trend: None,
         };
         tracing::info!(run_id = %run, command, scope = %scope.name, "run began");
-        Ok(Self { services, scope, run, folder, draft, orphans: Vec::new(), next_command: None, exit: Exit::Done, hint: None, finished_plans: Vec::new() })
+        Ok(Self {
+            services,
+            scope,
+            run,
+            folder,
+            draft,
+            orphans: Vec::new(),
+            next_command: None,
+            exit: Exit::Done,
+            hint: None,
+            finished_plans: Vec::new(),
+        })
     }
 
     /// Ends the run early where it was told to stop.
@@ -126,12 +143,16 @@ impl<'s> Session<'s> {
     pub fn absorb(&mut self, failure: RunFailure) {
         // A request that a stop cut short is not the store's fault.
         let failure = match failure {
-            RunFailure::Store(_) if self.services.stop.token.is_cancelled() => RunFailure::Interrupted(self.services.stop.exit()),
+            RunFailure::Store(_) if self.services.stop.token.is_cancelled() => {
+                RunFailure::Interrupted(self.services.stop.exit())
+            }
             failure => failure,
         };
         let chain = failure.chain();
         match &failure {
-            RunFailure::Refused { .. } | RunFailure::Interrupted(_) => tracing::warn!(run_id = %self.run, reason = %chain, "run ended early"),
+            RunFailure::Refused { .. } | RunFailure::Interrupted(_) => {
+                tracing::warn!(run_id = %self.run, reason = %chain, "run ended early");
+            }
             _ => tracing::error!(run_id = %self.run, error = %chain, "run ended early"),
         }
         self.draft.outcome = failure.outcome();
@@ -157,7 +178,8 @@ impl<'s> Session<'s> {
             self.draft.breakers.retain(|reading| reading.name != Breaker::Incomplete);
             self.draft.breakers.push(crate::decide::breakers::incomplete(&self.draft.coverage.errors));
         }
-        let mut known: BTreeMap<Breaker, BreakerReading> = self.draft.breakers.drain(..).map(|reading| (reading.name, reading)).collect();
+        let mut known: BTreeMap<Breaker, BreakerReading> =
+            self.draft.breakers.drain(..).map(|reading| (reading.name, reading)).collect();
         let why = "the run ended before it could be";
         self.draft.breakers = Breaker::ALL
             .into_iter()
@@ -186,13 +208,18 @@ impl<'s> Session<'s> {
             next_command: self.next_command.as_deref(),
         };
         // A plan that a size breaker refuses is applied with the flags that lift it, or not at all.
-        let lifting = text::words::allow_command(&report).filter(|_| report.next_command.is_some() && self.exit != Exit::Refused);
+        let lifting =
+            text::words::allow_command(&report).filter(|_| report.next_command.is_some() && self.exit != Exit::Refused);
         if lifting.is_some() {
             report.next_command = lifting.as_deref();
         }
         let page = html::render(&report).map_err(RunFailure::Render)?;
         self.folder.write("report.html", page.as_bytes())?;
-        let style = if std::io::IsTerminal::is_terminal(&std::io::stdout()) { text::Style::Coloured } else { text::Style::Plain };
+        let style = if std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+            text::Style::Coloured
+        } else {
+            text::Style::Plain
+        };
         let text = text::summary(&report, style);
         let mut json = serde_json::to_vec_pretty(&self.draft).expect("a summary has only serializable fields");
         json.push(b'\n');
@@ -207,7 +234,8 @@ impl<'s> Session<'s> {
             exit_code: self.exit.code(),
             plan_hash: self.draft.plan_hash.clone(),
             // `apply` opens the orphans of its plan only.
-            orphan_bytes: (self.draft.coverage.complete && self.draft.command != "apply").then_some(self.draft.orphan_bytes),
+            orphan_bytes: (self.draft.coverage.complete && self.draft.command != "apply")
+                .then_some(self.draft.orphan_bytes),
             summary: String::from_utf8_lossy(&json).into_owned(),
         };
         self.services.ledger.finish_run(self.run, &end).await?;
@@ -224,17 +252,27 @@ impl<'s> Session<'s> {
         let clear = |name: &str| std::fs::remove_file(self.folder.path().join(format!(".{name}.partial"))).ok();
         if !is_there("foreign.csv") {
             clear("foreign.csv");
-            CsvFile::foreign(self.folder.file("foreign.csv")?).and_then(CsvFile::finish).map_err(RunFailure::ReportRow)?.publish()?;
+            CsvFile::foreign(self.folder.file("foreign.csv")?)
+                .and_then(CsvFile::finish)
+                .map_err(RunFailure::ReportRow)?
+                .publish()?;
         }
         if !is_there("missing.csv") {
             clear("missing.csv");
-            CsvFile::missing(self.folder.file("missing.csv")?).and_then(CsvFile::finish).map_err(RunFailure::ReportRow)?.publish()?;
+            CsvFile::missing(self.folder.file("missing.csv")?)
+                .and_then(CsvFile::finish)
+                .map_err(RunFailure::ReportRow)?
+                .publish()?;
         }
         Ok(())
     }
 
     /// The breakers that refuse deletion, of one kind or of both.
     pub fn refusing(&self, kind: Option<Kind>) -> Vec<&BreakerReading> {
-        self.draft.breakers.iter().filter(|reading| reading.refuses() && kind.is_none_or(|kind| reading.kind == kind)).collect()
+        self.draft
+            .breakers
+            .iter()
+            .filter(|reading| reading.refuses() && kind.is_none_or(|kind| reading.kind == kind))
+            .collect()
     }
 }

@@ -10,8 +10,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
-    StalledStreamProtectionConfig,
+    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    SharedCredentialsProvider, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
@@ -71,7 +71,10 @@ impl Connection {
             let pem = std::fs::read(path).map_err(|source| ConnectError::CaFile { path: path.clone(), source })?;
             trust = trust.with_pem_certificate(pem);
         }
-        let tls = TlsContext::builder().with_trust_store(trust).build().map_err(|error| ConnectError::Tls(error.to_string()))?;
+        let tls = TlsContext::builder()
+            .with_trust_store(trust)
+            .build()
+            .map_err(|error| ConnectError::Tls(error.to_string()))?;
         let http = Builder::new()
             .pool_idle_timeout(POOL_IDLE)
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))

@@ -66,15 +66,25 @@ impl DeleteStore for S3Delete {
         }
         let output = sent.map_err(|error| classify(BATCH, &error))?;
         if !witness.seen().is_whole {
-            return Err(StoreError { operation: BATCH, fault: StoreFault::NoReply("the body is cut before its closing tag".into()) });
+            return Err(StoreError {
+                operation: BATCH,
+                fault: StoreFault::NoReply("the body is cut before its closing tag".into()),
+            });
         }
         Ok(reconcile(keys, &output))
     }
 
     async fn delete_one(&self, key: &ObjectKey, proof: Stopwatch) -> Result<KeyReply, StoreError> {
         let witness = Witness::of("").send_within(proof, SEND_WITHIN);
-        let sent =
-            self.client.delete_object().bucket(&self.bucket).key(key.as_str()).customize().interceptor(witness.clone()).send().await;
+        let sent = self
+            .client
+            .delete_object()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .customize()
+            .interceptor(witness.clone())
+            .send()
+            .await;
         if witness.seen().is_held_back {
             return Err(StoreError { operation: SINGLE, fault: StoreFault::ProofExpired });
         }
@@ -121,7 +131,9 @@ fn reconcile(keys: &[ObjectKey], output: &DeleteObjectsOutput) -> Vec<KeyReply> 
         let code = error.code().unwrap_or("no code");
         let reply = match code {
             "NoSuchKey" => KeyReply::AlreadyGone,
-            code if is_throttle(code) || matches!(code, "InternalError" | "RequestTimeout" | "OperationAborted") => KeyReply::TryAgain(code.to_owned()),
+            code if is_throttle(code) || matches!(code, "InternalError" | "RequestTimeout" | "OperationAborted") => {
+                KeyReply::TryAgain(code.to_owned())
+            }
             code => KeyReply::Refused(code.to_owned()),
         };
         replies.insert(key, reply);

@@ -56,7 +56,9 @@ impl StoreFault {
     pub fn is_transient(&self) -> bool {
         match self {
             // A page out of order or without its token can be the moment's; a persistent one ends the run all the same.
-            Self::Throttled(_) | Self::NoReply(_) | Self::ServerFault(_) | Self::ProofExpired | Self::Malformed(_) => true,
+            Self::Throttled(_) | Self::NoReply(_) | Self::ServerFault(_) | Self::ProofExpired | Self::Malformed(_) => {
+                true
+            }
             Self::Denied(_) | Self::NoSuchBucket | Self::Refused(_) => false,
         }
     }
@@ -65,8 +67,12 @@ impl StoreFault {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Throttled(_) | Self::ServerFault(_) => "let the store recover, then run again",
-            Self::NoReply(_) => "check that `store.endpoint` is right and that the store is up: `orphan-sweeper doctor`",
-            Self::Malformed(_) => "check what stands between this host and the store, then run `orphan-sweeper doctor --probe`",
+            Self::NoReply(_) => {
+                "check that `store.endpoint` is right and that the store is up: `orphan-sweeper doctor`"
+            }
+            Self::Malformed(_) => {
+                "check what stands between this host and the store, then run `orphan-sweeper doctor --probe`"
+            }
             Self::Denied(_) => "check the credentials and their policy (README.md, \"Least privilege\")",
             Self::NoSuchBucket => "check `scope.bucket` and `store.endpoint`",
             Self::Refused(_) => "run `orphan-sweeper doctor --probe` to see what this store supports",
@@ -89,11 +95,7 @@ pub fn classify<E: ProvideErrorMetadata + std::error::Error + 'static>(
         }
         SdkError::ResponseError(response) => {
             let status = response.raw().status().as_u16();
-            if status == 429 {
-                StoreFault::Throttled("429".into())
-            } else {
-                StoreFault::NoReply(innermost(error))
-            }
+            if status == 429 { StoreFault::Throttled("429".into()) } else { StoreFault::NoReply(innermost(error)) }
         }
         SdkError::TimeoutError(_) => StoreFault::NoReply("timed out".into()),
         SdkError::DispatchFailure(_) => StoreFault::NoReply(innermost(error)),
@@ -115,9 +117,12 @@ fn service_fault(status: u16, code: &str, message: &str) -> StoreFault {
     }
     match code {
         "NoSuchBucket" => StoreFault::NoSuchBucket,
-        "AccessDenied" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "RequestTimeTooSkewed" => {
-            StoreFault::Denied(said)
-        }
+        "AccessDenied"
+        | "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "RequestTimeTooSkewed" => StoreFault::Denied(said),
         _ if status >= 500 => StoreFault::ServerFault(said),
         _ if matches!(status, 401 | 403) => StoreFault::Denied(said),
         "InternalError" => StoreFault::ServerFault(said),
@@ -131,7 +136,16 @@ fn service_fault(status: u16, code: &str, message: &str) -> StoreFault {
 pub fn is_throttle(code: &str) -> bool {
     matches!(
         code,
-        "SlowDown" | "SlowDownRead" | "SlowDownWrite" | "TooManyRequests" | "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "ServiceUnavailable" | "XMinioServerNotInitialized" | "ServerBusy"
+        "SlowDown"
+            | "SlowDownRead"
+            | "SlowDownWrite"
+            | "TooManyRequests"
+            | "RequestLimitExceeded"
+            | "Throttling"
+            | "ThrottlingException"
+            | "ServiceUnavailable"
+            | "XMinioServerNotInitialized"
+            | "ServerBusy"
     )
 }
 

@@ -12,7 +12,7 @@ mod witness;
 
 use async_trait::async_trait;
 
-pub use connect::{Connection, ConnectError};
+pub use connect::{ConnectError, Connection};
 pub use delete::S3Delete;
 pub use error::{StoreError, StoreFault};
 pub use read::S3Read;

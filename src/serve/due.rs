@@ -77,24 +77,39 @@ mod tests {
     #[test]
     fn a_nightly_schedule_runs_once_a_night() {
         let nightly = schedule("0 3 * * *", "UTC");
-        assert_eq!(runs(&nightly, "2026-11-20T00:00:00Z", "2026-11-22T12:00:00Z"), ["11-20 03:00", "11-21 03:00", "11-22 03:00"]);
+        assert_eq!(
+            runs(&nightly, "2026-11-20T00:00:00Z", "2026-11-22T12:00:00Z"),
+            ["11-20 03:00", "11-21 03:00", "11-22 03:00"]
+        );
     }
 
     #[test]
     fn the_local_hour_is_kept_over_both_changes_of_daylight_saving() {
         let berlin = schedule("30 2 * * *", "Europe/Berlin");
         // On 29 March 02:30 does not exist; on 25 October it comes twice.
-        assert_eq!(runs(&berlin, "2026-03-28T00:00:00Z", "2026-03-30T12:00:00Z"), ["03-28 01:30", "03-29 01:00", "03-30 00:30"]);
-        assert_eq!(runs(&berlin, "2026-10-24T00:00:00Z", "2026-10-26T12:00:00Z"), ["10-24 00:30", "10-25 00:30", "10-26 01:30"]);
+        assert_eq!(
+            runs(&berlin, "2026-03-28T00:00:00Z", "2026-03-30T12:00:00Z"),
+            ["03-28 01:30", "03-29 01:00", "03-30 00:30"]
+        );
+        assert_eq!(
+            runs(&berlin, "2026-10-24T00:00:00Z", "2026-10-26T12:00:00Z"),
+            ["10-24 00:30", "10-25 00:30", "10-26 01:30"]
+        );
     }
 
     #[test]
     fn six_fields_and_the_ordinary_day_rule_are_understood() {
         let seconds = schedule("30 0 3 * * *", "UTC");
-        assert_eq!(due(&seconds, at("2026-01-01T03:00:29Z"), at("2026-01-01T03:00:30Z")), Due::OnTime(ScheduledCommand::Sweep));
+        assert_eq!(
+            due(&seconds, at("2026-01-01T03:00:29Z"), at("2026-01-01T03:00:30Z")),
+            Due::OnTime(ScheduledCommand::Sweep)
+        );
         assert_eq!(due(&seconds, at("2026-01-01T03:00:00Z"), at("2026-01-01T03:00:29Z")), Due::Nothing);
         let first_or_monday = schedule("0 3 1 * MON", "UTC");
-        assert_eq!(runs(&first_or_monday, "2026-06-30T00:00:00Z", "2026-07-07T00:00:00Z"), ["07-01 03:00", "07-06 03:00"]);
+        assert_eq!(
+            runs(&first_or_monday, "2026-06-30T00:00:00Z", "2026-07-07T00:00:00Z"),
+            ["07-01 03:00", "07-06 03:00"]
+        );
     }
 
     #[test]
@@ -107,7 +122,10 @@ mod tests {
     #[test]
     fn an_occurrence_on_time_wins_over_missed_ones() {
         let hourly = schedule("0 * * * *", "UTC");
-        assert_eq!(due(&hourly, at("2026-01-01T00:30:00Z"), at("2026-01-01T05:00:10Z")), Due::OnTime(ScheduledCommand::Sweep));
+        assert_eq!(
+            due(&hourly, at("2026-01-01T00:30:00Z"), at("2026-01-01T05:00:10Z")),
+            Due::OnTime(ScheduledCommand::Sweep)
+        );
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::run::Stop;
 
 /// Listens for both signals in the background.
 pub fn listen(stop: Stop) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         tracing::warn!("signals cannot be listened for: a stop ends the process at once");
         return;
     };

@@ -9,7 +9,7 @@ use super::due::{Due, due};
 use super::signals;
 use crate::cli::Global;
 use crate::command::{CommandError, Host, load, scopes};
-use crate::config::{Scope, ScheduledCommand};
+use crate::config::{ScheduledCommand, Scope};
 use crate::exit::Exit;
 use crate::model::{Mode, Timestamp};
 use crate::record::{Ledger, LockError, RecordError, RunLock};
@@ -24,9 +24,16 @@ const EVERY_15_SECONDS: &str = "*/15 * * * * *";
 /// - Errors: configuration, or a ledger that cannot be used.
 pub async fn serve(global: &Global, host: &Host, progress: Progress) -> Result<Exit, CommandError> {
     let config = load(global, host)?;
-    let scheduled: Vec<String> = scopes(&config, global)?.iter().filter(|scope| scope.schedule.is_some()).map(|scope| scope.name.clone()).collect();
+    let scheduled: Vec<String> = scopes(&config, global)?
+        .iter()
+        .filter(|scope| scope.schedule.is_some())
+        .map(|scope| scope.name.clone())
+        .collect();
     if scheduled.is_empty() {
-        return Err(CommandError::usage("no scope has a schedule", "add [scope.schedule] with cron = \"0 3 * * *\" to config.toml"));
+        return Err(CommandError::usage(
+            "no scope has a schedule",
+            "add [scope.schedule] with cron = \"0 3 * * *\" to config.toml",
+        ));
     }
     let ledger = Ledger::open_or_create(&config.ledger_path, host.clock.now()).await?;
     let stop = Stop::default();
@@ -111,8 +118,12 @@ async fn look<'s>(services: &Services, keyring: &Keyring, scopes: impl Iterator<
             return;
         }
         match run_scope(services, keyring, scope, job).await {
-            Ok(end) => tracing::info!(scope = %scope.name, outcome = end.summary.outcome.as_str(), exit = end.exit.code(), "scheduled run ended"),
-            Err(error) => tracing::error!(scope = %scope.name, error = %error.chain(), "scheduled run could not begin or report"),
+            Ok(end) => {
+                tracing::info!(scope = %scope.name, outcome = end.summary.outcome.as_str(), exit = end.exit.code(), "scheduled run ended");
+            }
+            Err(error) => {
+                tracing::error!(scope = %scope.name, error = %error.chain(), "scheduled run could not begin or report");
+            }
         }
     }
 }

@@ -65,6 +65,9 @@ impl Database {
 
     /// Rows of a table, as they stand.
     pub async fn count(&self) -> i64 {
-        sqlx::query_scalar("SELECT count(*) FROM heimdall.synthetic_datasets").fetch_one(&self.pool).await.expect("counted")
+        sqlx::query_scalar("SELECT count(*) FROM heimdall.synthetic_datasets")
+            .fetch_one(&self.pool)
+            .await
+            .expect("counted")
     }
 }

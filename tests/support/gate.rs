@@ -76,7 +76,11 @@ async fn pass(client: TcpStream, store: &str, hook: Hook, counts: &[AtomicUsize;
         };
         let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
         let mut words = head.split_whitespace();
-        let mut passing = Passing { method: words.next().unwrap_or_default().into(), target: words.next().unwrap_or_default().into(), number: 0 };
+        let mut passing = Passing {
+            method: words.next().unwrap_or_default().into(),
+            target: words.next().unwrap_or_default().into(),
+            number: 0,
+        };
         let kind = if passing.is_prefix_listing() {
             0
         } else if passing.is_group_listing() {
@@ -87,7 +91,9 @@ async fn pass(client: TcpStream, store: &str, hook: Hook, counts: &[AtomicUsize;
             3
         };
         passing.number = counts[kind].fetch_add(1, Ordering::SeqCst) + 1;
-        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:").map(|length| length.trim().parse().unwrap_or(0)));
+        let length = head.lines().find_map(|line| {
+            line.to_lowercase().strip_prefix("content-length:").map(|length| length.trim().parse().unwrap_or(0))
+        });
         let length: usize = length.unwrap_or(0);
         while buffer.len() < head_end + length {
             if from_client.read_buf(&mut buffer).await.unwrap_or(0) == 0 {

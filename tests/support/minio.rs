@@ -35,7 +35,8 @@ pub fn client(endpoint: &str, access_key: &str, secret_key: &str) -> Client {
 
 impl Bucket {
     pub async fn create() -> Self {
-        let (endpoint, access_key, secret_key) = (setting("MINIO_ENDPOINT"), setting("MINIO_USER"), setting("MINIO_PASSWORD"));
+        let (endpoint, access_key, secret_key) =
+            (setting("MINIO_ENDPOINT"), setting("MINIO_USER"), setting("MINIO_PASSWORD"));
         let client = client(&endpoint, &access_key, &secret_key);
         let name = format!("t-{}", Uuid::new_v4().simple());
         client.create_bucket().bucket(&name).send().await.expect("a bucket is made");
@@ -44,7 +45,14 @@ impl Bucket {
 
     pub async fn put(&self, key: &str, body: &[u8]) {
         let body = ByteStream::from(body.to_vec());
-        self.client.put_object().bucket(&self.name).key(key).body(body).send().await.unwrap_or_else(|error| panic!("PUT {key:?}: {error:?}"));
+        self.client
+            .put_object()
+            .bucket(&self.name)
+            .key(key)
+            .body(body)
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("PUT {key:?}: {error:?}"));
     }
 
     pub async fn delete(&self, key: &str) {
@@ -60,7 +68,13 @@ impl Bucket {
 
     pub async fn set_versioning(&self, status: BucketVersioningStatus) {
         let configuration = VersioningConfiguration::builder().status(status).build();
-        self.client.put_bucket_versioning().bucket(&self.name).versioning_configuration(configuration).send().await.expect("set");
+        self.client
+            .put_bucket_versioning()
+            .bucket(&self.name)
+            .versioning_configuration(configuration)
+            .send()
+            .await
+            .expect("set");
     }
 
     /// Every current key with its entity tag, decoded exactly.

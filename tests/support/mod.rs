@@ -21,7 +21,8 @@ pub use program::{Program, Ran};
 /// What `tests/run` tells.
 pub fn setting(name: &str) -> String {
     let name = format!("ORPHAN_SWEEPER_TEST_{name}");
-    std::env::var(&name).unwrap_or_else(|_| panic!("{name} is not set: run these tests with `tests/run`, which starts real servers"))
+    std::env::var(&name)
+        .unwrap_or_else(|_| panic!("{name} is not set: run these tests with `tests/run`, which starts real servers"))
 }
 
 /// A real bucket, a real database and the program.
@@ -108,7 +109,11 @@ pub fn prefix(pattern: usize, id: Uuid) -> String {
 
 /// The contents without everything under the given prefixes.
 pub fn without(contents: &BTreeMap<String, String>, prefixes: &[String]) -> BTreeMap<String, String> {
-    contents.iter().filter(|(key, _)| !prefixes.iter().any(|prefix| key.starts_with(prefix))).map(|(k, v)| (k.clone(), v.clone())).collect()
+    contents
+        .iter()
+        .filter(|(key, _)| !prefixes.iter().any(|prefix| key.starts_with(prefix)))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect()
 }
 
 /// The other spellings of an id that still parse as a UUID.

@@ -82,13 +82,17 @@ impl Nights {
     }
 
     pub async fn delete(&self, id: Uuid) {
-        self.catalogue.execute(AssertSqlSafe(format!("DELETE FROM synthetic_datasets WHERE id = '{id}'"))).await.expect("deleted");
+        self.catalogue
+            .execute(AssertSqlSafe(format!("DELETE FROM synthetic_datasets WHERE id = '{id}'")))
+            .await
+            .expect("deleted");
     }
 
     /// Runs a command in this process, so that it reads our clock.
     pub async fn run(&self, arguments: &[&str]) -> ExitCode {
         let host = Host { variables: self.program.variables.clone(), clock: Arc::new(self.clock.clone()) };
-        let arguments: Vec<String> = ["orphan-sweeper", "--quiet"].iter().chain(arguments).map(ToString::to_string).collect();
+        let arguments: Vec<String> =
+            ["orphan-sweeper", "--quiet"].iter().chain(arguments).map(ToString::to_string).collect();
         tokio::task::spawn_blocking(move || main_with(arguments, &host)).await.expect("joined")
     }
 

@@ -50,7 +50,8 @@ impl Program {
     /// The committed config.toml, pointed at this bucket by variables.
     pub fn bare(endpoint: &str, bucket: &str, database_url: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml"), folder.path().join("config.toml")).expect("copied");
+        std::fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml"), folder.path().join("config.toml"))
+            .expect("copied");
         let mut program = Self { folder, variables: BTreeMap::new() };
         program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", endpoint);
         program.set("ORPHAN_SWEEPER_DATABASE_URL", database_url);
@@ -75,7 +76,8 @@ impl Program {
     /// The program, ready to start.
     pub fn command(&self, arguments: &[&str]) -> Command {
         // Another build of it, such as a release build, where one is named.
-        let built = std::env::var("ORPHAN_SWEEPER_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_orphan-sweeper").into());
+        let built = std::env::var("ORPHAN_SWEEPER_TEST_PROGRAM")
+            .unwrap_or_else(|_| env!("CARGO_BIN_EXE_orphan-sweeper").into());
         let mut command = Command::new(built);
         command
             .args(arguments)
@@ -130,7 +132,8 @@ impl Program {
     /// How many runs left a folder.
     pub fn run_folders(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.reports()).into_iter().flatten().map(|entry| entry.expect("an entry"));
-        let mut folders: Vec<_> = entries.filter(|entry| entry.file_type().expect("a type").is_dir()).map(|entry| entry.path()).collect();
+        let mut folders: Vec<_> =
+            entries.filter(|entry| entry.file_type().expect("a type").is_dir()).map(|entry| entry.path()).collect();
         folders.sort();
         folders
     }
@@ -172,7 +175,8 @@ impl Program {
 
 impl Ran {
     pub async fn wait(child: Child) -> Self {
-        let output = tokio::task::spawn_blocking(move || child.wait_with_output()).await.expect("joined").expect("waited for");
+        let output =
+            tokio::task::spawn_blocking(move || child.wait_with_output()).await.expect("joined").expect("waited for");
         Self::of(&output)
     }
 

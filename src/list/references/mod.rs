@@ -16,8 +16,8 @@ pub use sqlite::SqliteReferences;
 use crate::clock::Clock;
 use crate::config::secrets::{Backend, DatabaseUrl};
 use crate::config::{LiveTable, TableName};
-use crate::model::{DatasetId, Timestamp};
 pub use crate::model::{DatabaseIdentity, LiveRow, OpenTransactions, TableIdentity};
+use crate::model::{DatasetId, Timestamp};
 
 /// Ids of each table that a re-check expects to find again.
 pub const SENTINELS: usize = 16;
@@ -60,7 +60,10 @@ pub struct Anchor {
 impl ProvenReferences {
     /// What later re-checks of this run are compared with.
     pub fn anchor(&self) -> Anchor {
-        Anchor { identity: self.identity.clone(), sentinels: self.tables.iter().map(|table| table.sentinels.clone()).collect() }
+        Anchor {
+            identity: self.identity.clone(),
+            sentinels: self.tables.iter().map(|table| table.sentinels.clone()).collect(),
+        }
     }
 }
 
@@ -132,7 +135,9 @@ pub enum ReferencesError {
     #[error("the database changed while the run was deleting: {0}")]
     Moved(String),
     /// A re-check found too few of the ids that were there.
-    #[error("only {found} of {asked} known ids of `{table}` are still there: the table may have been emptied or swapped")]
+    #[error(
+        "only {found} of {asked} known ids of `{table}` are still there: the table may have been emptied or swapped"
+    )]
     SentinelsGone {
         /// The table.
         table: String,
@@ -152,15 +157,23 @@ impl ReferencesError {
     /// What an operator should do next.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Connect { .. } => "check ORPHAN_SWEEPER_DATABASE_URL and that the database is up: `orphan-sweeper doctor`",
-            Self::Statement { .. } => "check the role's rights (README.md, \"Least privilege\"): `orphan-sweeper doctor`",
+            Self::Connect { .. } => {
+                "check ORPHAN_SWEEPER_DATABASE_URL and that the database is up: `orphan-sweeper doctor`"
+            }
+            Self::Statement { .. } => {
+                "check the role's rights (README.md, \"Least privilege\"): `orphan-sweeper doctor`"
+            }
             Self::SettingLost => "connect to the primary without a pooler in between",
             Self::Standby => "point ORPHAN_SWEEPER_DATABASE_URL at the primary",
-            Self::Unsuitable { .. } | Self::NoTable { .. } => "correct `scope.live.table` and `id_column`; names are matched exactly as the database spells them",
+            Self::Unsuitable { .. } | Self::NoTable { .. } => {
+                "correct `scope.live.table` and `id_column`; names are matched exactly as the database spells them"
+            }
             Self::UnreadableId { .. } => "correct `scope.live.id_column`, or the row",
             Self::Unproven { .. } => "run again; if it happens again, something filters or cuts the connection",
             Self::TooOld(_) => "use PostgreSQL 14 or newer",
-            Self::Moved(_) | Self::SentinelsGone { .. } => "find out what happened to the database before anything else is deleted",
+            Self::Moved(_) | Self::SentinelsGone { .. } => {
+                "find out what happened to the database before anything else is deleted"
+            }
         }
     }
 }
@@ -217,7 +230,11 @@ fn check_anchor(found: &DatabaseIdentity, sentinels_found: &[usize], anchor: &An
     }
     for ((table, found), asked) in anchor.identity.tables.iter().zip(sentinels_found).zip(&anchor.sentinels) {
         if found * 2 < asked.len() {
-            return Err(ReferencesError::SentinelsGone { table: table.name.clone(), found: *found, asked: asked.len() });
+            return Err(ReferencesError::SentinelsGone {
+                table: table.name.clone(),
+                found: *found,
+                asked: asked.len(),
+            });
         }
     }
     Ok(())
@@ -256,8 +273,14 @@ mod tests {
         let ids = |count: u128| (0..count).map(|n| DatasetId(uuid::Uuid::from_u128(n))).collect::<Vec<_>>();
         let anchor = Anchor { identity: identity.clone(), sentinels: vec![ids(16), ids(3)] };
         assert!(check_anchor(&identity, &[8, 2], &anchor).is_ok());
-        assert!(matches!(check_anchor(&identity, &[7, 3], &anchor), Err(ReferencesError::SentinelsGone { found: 7, .. })));
-        assert!(matches!(check_anchor(&identity, &[16, 1], &anchor), Err(ReferencesError::SentinelsGone { found: 1, .. })));
+        assert!(matches!(
+            check_anchor(&identity, &[7, 3], &anchor),
+            Err(ReferencesError::SentinelsGone { found: 7, .. })
+        ));
+        assert!(matches!(
+            check_anchor(&identity, &[16, 1], &anchor),
+            Err(ReferencesError::SentinelsGone { found: 1, .. })
+        ));
         let mut other = identity;
         other.timeline = "2".into();
         assert!(matches!(check_anchor(&other, &[16, 3], &anchor), Err(ReferencesError::Moved(_))));

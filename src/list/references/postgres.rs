@@ -14,8 +14,8 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use uuid::Uuid;
 
 use super::{
-    Anchor, DatabaseIdentity, LiveRow, OpenTransactions, ProvenReferences, ProvenTable, References, ReferencesError, SentinelSample,
-    TableIdentity, check_anchor, read_id,
+    Anchor, DatabaseIdentity, LiveRow, OpenTransactions, ProvenReferences, ProvenTable, References, ReferencesError,
+    SentinelSample, TableIdentity, check_anchor, read_id,
 };
 use crate::config::secrets::DatabaseUrl;
 use crate::config::{LiveTable, quote};
@@ -61,7 +61,8 @@ impl PostgresReferences {
     /// Opens the read-only transaction: tables locked, then the snapshot. A waiting ALTER queues behind our lock, and
     /// every reader behind it, so the wait for the lock and every statement are bounded.
     async fn begin<'c>(&'c self, connection: &mut PgConnection) -> Result<Vec<Table<'c>>, ReferencesError> {
-        let version: i32 = one(connection, "read the server's version", "SELECT current_setting('server_version_num')::int").await?;
+        let version: i32 =
+            one(connection, "read the server's version", "SELECT current_setting('server_version_num')::int").await?;
         if version < 140_000 {
             return Err(ReferencesError::TooOld(format!("{}", version / 10_000)));
         }
@@ -162,15 +163,23 @@ async fn describe<'c>(connection: &mut PgConnection, live: &'c LiveTable) -> Res
         return Err(ReferencesError::Unsuitable { key, table, kind });
     }
     let Some(has_uuid_ids) = row.get::<Option<bool>, _>(1) else {
-        return Err(ReferencesError::Unsuitable { key: format!("{}.id_column", live.key), table, kind: "without that column" });
+        return Err(ReferencesError::Unsuitable {
+            key: format!("{}.id_column", live.key),
+            table,
+            kind: "without that column",
+        });
     };
     Ok(Table { config: live, oid: row.get(0), has_uuid_ids })
 }
 
 /// The identity of what this transaction reads, and the database's clock.
-async fn identify(connection: &mut PgConnection, tables: &[Table<'_>]) -> Result<(DatabaseIdentity, Timestamp, String), ReferencesError> {
+async fn identify(
+    connection: &mut PgConnection,
+    tables: &[Table<'_>],
+) -> Result<(DatabaseIdentity, Timestamp, String), ReferencesError> {
     let step = "identify the database";
-    let shows_every_row: bool = one(connection, step, "SELECT pg_catalog.current_setting('row_security') = 'off'").await?;
+    let shows_every_row: bool =
+        one(connection, step, "SELECT pg_catalog.current_setting('row_security') = 'off'").await?;
     if !shows_every_row {
         return Err(ReferencesError::SettingLost);
     }
@@ -273,15 +282,23 @@ async fn read_table(
 }
 
 /// Which of `asked` the table holds now.
-async fn find_in_table(connection: &mut PgConnection, table: &Table<'_>, asked: &[DatasetId]) -> Result<Vec<DatasetId>, ReferencesError> {
+async fn find_in_table(
+    connection: &mut PgConnection,
+    table: &Table<'_>,
+    asked: &[DatasetId],
+) -> Result<Vec<DatasetId>, ReferencesError> {
     let (name, id) = (&table.config.table, quote(&table.config.id_column));
     let step = format!("ask `{name}` again");
     let failed = |source| statement(&step, source);
     if table.has_uuid_ids {
         let asked: Vec<Uuid> = asked.iter().map(|id| id.0).collect();
         let select = format!("SELECT DISTINCT {id} FROM {} WHERE {id} = ANY($1)", name.quoted());
-        let found: Vec<Uuid> =
-            sqlx::query_scalar(AssertSqlSafe(select)).persistent(false).bind(asked).fetch_all(connection).await.map_err(failed)?;
+        let found: Vec<Uuid> = sqlx::query_scalar(AssertSqlSafe(select))
+            .persistent(false)
+            .bind(asked)
+            .fetch_all(connection)
+            .await
+            .map_err(failed)?;
         return Ok(found.into_iter().map(DatasetId).collect());
     }
     // Another type may spell an id in many ways, which no comparison in the database covers.
@@ -329,7 +346,11 @@ impl References for PostgresReferences {
 }
 
 async fn execute(connection: &mut PgConnection, step: &str, sql: &str) -> Result<(), ReferencesError> {
-    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(connection).await.map(drop).map_err(|source| statement(step, source))
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(|source| statement(step, source))
 }
 
 async fn one<T>(connection: &mut PgConnection, step: &str, sql: &'static str) -> Result<T, ReferencesError>

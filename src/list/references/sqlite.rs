@@ -11,8 +11,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection, Row, ValueRef};
 
 use super::{
-    Anchor, DatabaseIdentity, LiveRow, OpenTransactions, ProvenReferences, ProvenTable, References, ReferencesError, SentinelSample,
-    TableIdentity, check_anchor, read_id,
+    Anchor, DatabaseIdentity, LiveRow, OpenTransactions, ProvenReferences, ProvenTable, References, ReferencesError,
+    SentinelSample, TableIdentity, check_anchor, read_id,
 };
 use crate::clock::Clock;
 use crate::config::secrets::DatabaseUrl;
@@ -51,7 +51,12 @@ impl SqliteReferences {
         for live in &self.live {
             tables.push(describe(&mut connection, live).await?);
         }
-        let identity = DatabaseIdentity { system: format!("inode {inode}"), timeline: "sqlite".into(), database: name_of(&path), tables };
+        let identity = DatabaseIdentity {
+            system: format!("inode {inode}"),
+            timeline: "sqlite".into(),
+            database: name_of(&path),
+            tables,
+        };
         Ok((connection, identity))
     }
 }

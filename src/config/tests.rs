@@ -1362,7 +1362,10 @@ mod secret {
         let named = warning("postgres://u:p@db.example/d").expect("a warning");
         assert!(named.starts_with("the database on `db.example` is reached without verified TLS"), "{named}");
         let redirected = warning("postgres://u:p@localhost/d?hostaddr=10.0.0.5").expect("a warning");
-        assert!(redirected.starts_with("the database on `10.0.0.5` is"), "it names where it really leads: {redirected}");
+        assert!(
+            redirected.starts_with("the database on `10.0.0.5` is"),
+            "it names where it really leads: {redirected}"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::model::Timestamp;
 
-static MIGRATOR: Migrator = sqlx::migrate!("src/record/migrations");
+static MIGRATOR: Migrator = sqlx::migrate!("src/record/migrations/sqlite");
 
 /// An open ledger.
 #[derive(Debug, Clone)]

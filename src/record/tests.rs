@@ -257,7 +257,7 @@ mod file {
             let threads: Vec<_> = (0..6).map(|n| scope.spawn(move || open(n))).collect();
             threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
         });
-        let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/record/migrations"))
+        let files = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/record/migrations/sqlite"))
             .expect("the migrations")
             .count();
         let [(_, _, migrations)] = opened.into_iter().collect::<Vec<_>>()[..] else { panic!("they disagree") };

@@ -30,3 +30,28 @@ pub fn hurry() -> u32 {
 pub fn hurry() -> u32 {
     1
 }
+
+/// Whether a test takes the run lock away, to prove that safety never rests on it: `ORPHAN_SWEEPER_TEST_NO_LOCK`.
+#[cfg(debug_assertions)]
+pub fn is_lock_bypassed() -> bool {
+    std::env::var_os("ORPHAN_SWEEPER_TEST_NO_LOCK").is_some()
+}
+
+/// Never, in a release build.
+#[cfg(not(debug_assertions))]
+pub fn is_lock_bypassed() -> bool {
+    false
+}
+
+/// How long a test lets a lease of the ledger last: `ORPHAN_SWEEPER_TEST_LEASE_MS`.
+#[cfg(debug_assertions)]
+pub fn lease() -> Option<std::time::Duration> {
+    let text = std::env::var("ORPHAN_SWEEPER_TEST_LEASE_MS").ok()?;
+    text.parse().ok().map(std::time::Duration::from_millis)
+}
+
+/// As long as it does, in a release build.
+#[cfg(not(debug_assertions))]
+pub fn lease() -> Option<std::time::Duration> {
+    None
+}

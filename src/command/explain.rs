@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{CommandError, Host, load, print_json, print_text, scopes};
+use super::{CommandError, Host, load, open_ledger, print_json, print_text, scopes};
 use crate::cli::Global;
 use crate::config::{Policy, Scope};
 use crate::decide::sightings::{Sighting, sight};
@@ -12,7 +12,6 @@ use crate::exit::Exit;
 use crate::list::content;
 use crate::model::{DatasetId, Group, RunId, Timestamp, human_bytes, human_count};
 use crate::parse::prefix_of;
-use crate::record::Ledger;
 use crate::report::csv::time;
 use crate::run::{Keyring, Reading, RunFailure, Services, Stop};
 use crate::s3::retry;
@@ -27,7 +26,7 @@ pub(super) async fn explain(global: &Global, host: &Host, id: &str) -> Result<Ex
         )
     })?;
     scopes(&config, global)?;
-    let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
+    let ledger = open_ledger(&config, host).await?;
     let services =
         Services { config, clock: host.clock.clone(), ledger, stop: Stop::default(), progress: Progress::new(false) };
     let keyring = Keyring::new(host.variables.clone());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use serde_json::json;
 
-use super::{CommandError, Host, load, only_scope, print_json, print_text, scopes};
+use super::{CommandError, Host, load, only_scope, open_ledger, print_json, print_text, scopes};
 use crate::cli::Global;
 use crate::config::{Config, DAY, Scope};
 use crate::decide::breakers::{Breaker, MAX_SKEW};
@@ -26,7 +26,7 @@ pub(super) async fn history(
     if let Some(within) = healthy {
         return health(global, host, &config, &within).await;
     }
-    let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
+    let ledger = open_ledger(&config, host).await?;
     match run {
         Some(run) => show_run(global, &ledger, &run).await,
         None => show_runs(global, &config, &ledger).await,
@@ -135,7 +135,7 @@ async fn health(global: &Global, host: &Host, config: &Config, within: &str) -> 
             CommandError::usage(format!("`{text}` is no duration: {error}"), "write a duration such as --healthy=26h")
         })?),
     };
-    let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
+    let ledger = open_ledger(config, host).await?;
     let now = host.clock.now();
     let mut is_healthy = true;
     let mut report = Vec::new();
@@ -198,7 +198,7 @@ pub(super) async fn acknowledge(
             "write --by NAME --reason TEXT",
         ));
     }
-    let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
+    let ledger = open_ledger(&config, host).await?;
     let mut found = Vec::new();
     for scope in scopes(&config, global)? {
         found.extend(

@@ -15,9 +15,11 @@ use serde_json::json;
 
 use crate::cli::{Cli, Command, Global, LedgerAction, SchemaOf};
 use crate::clock::{Clock, SystemClock};
+use crate::config::secrets::{self, LedgerPlace};
 use crate::config::{self, Config, ConfigError, Scope, Variables};
 use crate::exit::Exit;
-use crate::record::{Ledger, LockError, RecordError, RunLock};
+use crate::model::Timestamp;
+use crate::record::{Absence, Ledger, LockError, RecordError, RunLock};
 use crate::run::failure::chain;
 use crate::run::{RunFailure, Services, Stop};
 use crate::telemetry::{self, Progress};
@@ -78,6 +80,10 @@ impl From<RecordError> for CommandError {
                 ),
                 exit: Exit::Failed,
             },
+            RecordError::BackupOfDatabase { hint } => {
+                let hint = hint.clone();
+                Self::usage(chain(&error), hint)
+            }
             RecordError::BackupExists(_) => Self::usage(chain(&error), "name a file that is not there yet"),
             _ => RunFailure::Record(error).into(),
         }
@@ -98,9 +104,19 @@ impl From<LockError> for CommandError {
                 hint: Some("wait for it to end; the lock of a run that died is free".into()),
                 exit: Exit::Locked,
             },
+            LockError::Leased { .. } => Self {
+                message: chain(&error),
+                hint: Some("wait for it to end; the lock of a run that died is free when its time is over".into()),
+                exit: Exit::Locked,
+            },
             LockError::Io { .. } => Self {
                 message: chain(&error),
                 hint: Some("check the rights of the ledger's folder".into()),
+                exit: Exit::Failed,
+            },
+            LockError::Lease(_) => Self {
+                message: chain(&error),
+                hint: Some("check that the ledger's database answers".into()),
                 exit: Exit::Failed,
             },
         }
@@ -197,7 +213,7 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
         Command::Doctor { probe } => doctor::doctor(&global, host, probe).await,
         Command::Ledger { action: LedgerAction::Backup { file } } => {
             let config = load(&global, host)?;
-            let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
+            let ledger = open_ledger(&config, host).await?;
             ledger.backup(&file).await?;
             let shown = file.display().to_string();
             if global.json {
@@ -243,15 +259,65 @@ pub(crate) async fn services(
     progress: Progress,
     stop: Stop,
 ) -> Result<(Services, RunLock), CommandError> {
-    prepare_folder(&config)?;
-    let lock = RunLock::take(&config.ledger_path)?;
-    let ledger = Ledger::open_or_create(&config.ledger_path, host.clock.now()).await?;
+    let place = ledger_place(&config, host)?;
+    let (ledger, lock) = open_locked(&place, Absence::Make, host.clock.now(), &stop).await?;
     Ok((Services { config, clock: host.clock.clone(), ledger, stop, progress }, lock))
 }
 
-fn prepare_folder(config: &Config) -> Result<(), CommandError> {
-    let Some(folder) = config.ledger_path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
-        return Ok(());
+/// Where the ledger is kept, with what an operator should know of it.
+pub(crate) fn ledger_place(config: &Config, host: &Host) -> Result<LedgerPlace, CommandError> {
+    let place = secrets::ledger(config, &host.variables).map_err(RunFailure::Secret)?;
+    if let LedgerPlace::Database(url) = &place {
+        let shared = secrets::database(config, &host.variables).ok().and_then(|live| secrets::shared_role(url, &live));
+        url.warning.iter().chain(&shared).for_each(|warning| tracing::warn!("{warning}"));
+    }
+    Ok(place)
+}
+
+/// Opens the ledger, which must be there.
+pub(crate) async fn open_ledger(config: &Config, host: &Host) -> Result<Ledger, CommandError> {
+    let place = ledger_place(config, host)?;
+    Ok(Ledger::open(&place, Absence::Refuse, host.clock.now()).await?)
+}
+
+/// Why there is no ledger to run with.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    /// It cannot be opened.
+    Record(RecordError),
+    /// Another run has it.
+    Lock(LockError),
+}
+
+impl From<OpenError> for CommandError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Record(error) => error.into(),
+            OpenError::Lock(error) => error.into(),
+        }
+    }
+}
+
+/// Takes the lock and opens the ledger. A run that loses the lock is asked to stop.
+pub(crate) async fn open_locked(
+    place: &LedgerPlace,
+    absence: Absence,
+    now: Timestamp,
+    stop: &Stop,
+) -> Result<(Ledger, RunLock), OpenError> {
+    // The lock of a file comes first: a ledger that a run uses is not migrated below it, and a folder of none gets no lock.
+    let early = match (place, absence) {
+        (LedgerPlace::File(path), Absence::Refuse) if !path.exists() => None,
+        (LedgerPlace::File(path), _) => {
+            Ledger::prepare_folder(path).map_err(OpenError::Record)?;
+            Some(RunLock::take(path).map_err(OpenError::Lock)?)
+        }
+        (LedgerPlace::Database(_), _) => None,
     };
-    std::fs::create_dir_all(folder).map_err(|source| RecordError::Folder { path: folder.to_path_buf(), source }.into())
+    let ledger = Ledger::open(place, absence, now).await.map_err(OpenError::Record)?;
+    let lock = match early {
+        Some(lock) => lock,
+        None => ledger.lock(stop.when_lock_is_lost()).await.map_err(OpenError::Lock)?,
+    };
+    Ok((ledger, lock))
 }

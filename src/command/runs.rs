@@ -1,13 +1,13 @@
 //! audit, apply, sweep: the commands that begin runs.
 
-use super::{CommandError, Host, load, print_json, print_text, scopes, services};
+use super::{CommandError, Host, OpenError, ledger_place, load, open_locked, print_json, print_text, scopes, services};
 use crate::cli::Global;
 use crate::config::secrets;
 use crate::config::{Config, Scope};
 use crate::decide::breakers::Allowances;
 use crate::exit::Exit;
 use crate::model::Mode;
-use crate::record::{Ledger, RecordError, RunLock};
+use crate::record::{Absence, RecordError, RunLock};
 use crate::run::apply::find_plan;
 use crate::run::confirm::can_ask;
 use crate::run::{ApplyJob, Job, Keyring, RunFailure, ScopeEnd, Services, Stop, run_scope};
@@ -77,7 +77,8 @@ async fn run_scopes(global: &Global, host: &Host, progress: Progress, job: &Job)
 fn check_secrets(config: &Config, host: &Host) -> Result<(), CommandError> {
     let store = secrets::store(config, &host.variables).map(drop);
     let database = secrets::database(config, &host.variables).map(drop);
-    store.and(database).map_err(|error| RunFailure::Secret(error).into())
+    let ledger = secrets::ledger(config, &host.variables).map(drop);
+    store.and(database).and(ledger).map_err(|error| RunFailure::Secret(error).into())
 }
 
 fn stop_on_signals() -> Stop {
@@ -165,16 +166,17 @@ async fn existing_services(
     progress: Progress,
     plan: &str,
 ) -> Result<(Services, RunLock), CommandError> {
-    if !config.ledger_path.exists() {
-        let made = std::fs::read(plan).ok().and_then(|bytes| crate::plan::verify(&bytes).ok());
-        let made = made.map_or(String::new(), |plan| {
-            format!("; the plan was made with the ledger {} at `{}`", plan.plan.ledger.id, plan.plan.ledger.path)
-        });
-        let message = format!("{}{made}", RecordError::Absent(config.ledger_path.clone()));
-        let hint = Some("apply a plan where it was made, with the ledger that issued it".into());
-        return Err(CommandError { message, hint, exit: Exit::Refused });
-    }
-    let lock = RunLock::take(&config.ledger_path)?;
-    let ledger = Ledger::open_existing(&config.ledger_path, host.clock.now()).await?;
-    Ok((Services { config, clock: host.clock.clone(), ledger, stop: stop_on_signals(), progress }, lock))
+    let (place, stop) = (ledger_place(&config, host)?, stop_on_signals());
+    let (ledger, lock) = match open_locked(&place, Absence::Refuse, host.clock.now(), &stop).await {
+        Err(OpenError::Record(absent @ RecordError::Absent(_))) => {
+            let made = std::fs::read(plan).ok().and_then(|bytes| crate::plan::verify(&bytes).ok());
+            let made = made.map_or(String::new(), |plan| {
+                format!("; the plan was made with the ledger {} at `{}`", plan.plan.ledger.id, plan.plan.ledger.path)
+            });
+            let hint = Some("apply a plan where it was made, with the ledger that issued it".into());
+            return Err(CommandError { message: format!("{absent}{made}"), hint, exit: Exit::Refused });
+        }
+        opened => opened?,
+    };
+    Ok((Services { config, clock: host.clock.clone(), ledger, stop, progress }, lock))
 }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use secrecy::SecretString;
 use url::Url;
 
 pub use reader::parse_size;
@@ -33,8 +34,8 @@ pub struct Config {
     pub store: Store,
     /// Where the database's address comes from.
     pub database: Database,
-    /// Path of the ledger's file. Source: `ledger.path`.
-    pub ledger_path: PathBuf,
+    /// Where the ledger is kept.
+    pub ledger: LedgerSource,
     /// Folder of the reports. Source: `reports.directory`.
     pub reports_directory: PathBuf,
     /// While this file exists, no delete request is sent. Source: `deletion.stop_file`.
@@ -74,6 +75,35 @@ pub struct CredentialFiles {
 pub struct Database {
     /// `url_file`; where absent, the environment has the address.
     pub url_file: Option<PathBuf>,
+}
+
+/// Where the ledger is kept. Source: `[ledger]` and `ORPHAN_SWEEPER_LEDGER_URL`.
+#[derive(Debug, Clone)]
+pub enum LedgerSource {
+    /// A file, which one machine uses. Source: `ledger.path`.
+    File(PathBuf),
+    /// A Postgres database, which several machines share.
+    Database {
+        /// The address, where it stands in the file. Source: `ledger.url`.
+        url: Option<SecretString>,
+        /// A file with the address. Source: `ledger.url_file`.
+        url_file: Option<PathBuf>,
+    },
+}
+
+impl LedgerSource {
+    /// The ledger's file, where it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Database { .. } => None,
+        }
+    }
+
+    /// The folder of the ledger's file, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        self.file().map(|path| path.parent().unwrap_or(Path::new(".")))
+    }
 }
 
 /// Why there is no configuration.
@@ -137,7 +167,7 @@ pub fn parse(text: &str, path: &Path, variables: &Variables) -> Result<Config, C
     }
     let problems = Problems::default();
     problems.extend(tree::apply_overrides(&mut root, variables));
-    let config = read(Reader::new(root, String::new(), &problems), path, &problems);
+    let config = read(Reader::new(root, String::new(), &problems), path, variables, &problems);
     let problems = problems.into_vec();
     match config {
         Some(config) if problems.is_empty() => Ok(config),
@@ -145,7 +175,7 @@ pub fn parse(text: &str, path: &Path, variables: &Variables) -> Result<Config, C
     }
 }
 
-fn read(mut root: Reader<'_>, path: &Path, problems: &Problems) -> Option<Config> {
+fn read(mut root: Reader<'_>, path: &Path, variables: &Variables, problems: &Problems) -> Option<Config> {
     let parent = path.parent().unwrap_or(Path::new("")).to_path_buf();
     // Absolute, so that a plan or a report is found from any other working directory.
     let folder = Folder(
@@ -158,10 +188,7 @@ fn read(mut root: Reader<'_>, path: &Path, problems: &Problems) -> Option<Config
     let database = Database { url_file: folder.file(table.text("url_file", "the path of a file with the address")) };
     table.finish();
 
-    let mut table = root.table("ledger");
-    table.reserved("url", "a ledger that several machines share");
-    let ledger_path = folder.file_or(table.text("path", "the path of a file"), "reports/ledger.sqlite3");
-    table.finish();
+    let ledger = read_ledger(root.table("ledger"), &folder, variables);
 
     let mut table = root.table("reports");
     let reports_directory = folder.file_or(table.text("directory", "the path of a folder"), "reports");
@@ -175,7 +202,7 @@ fn read(mut root: Reader<'_>, path: &Path, problems: &Problems) -> Option<Config
     root.reserved("serve", "the HTTP interface");
     let scopes = read_scopes(&mut root, problems);
     root.finish();
-    Some(Config { store: store?, database, ledger_path, reports_directory, stop_file, scopes: scopes? })
+    Some(Config { store: store?, database, ledger, reports_directory, stop_file, scopes: scopes? })
 }
 
 /// The folder of the configuration file, which relative paths resolve against.
@@ -189,6 +216,31 @@ impl Folder {
     fn file_or(&self, written: Option<Placed<String>>, default: &str) -> PathBuf {
         self.file(written).unwrap_or_else(|| self.0.join(default))
     }
+}
+
+/// Reads where the ledger is kept. An address may hold a password, so nothing that is said repeats one.
+fn read_ledger(mut table: Reader<'_>, folder: &Folder, variables: &Variables) -> LedgerSource {
+    let path = table.text("path", "the path of a file");
+    let url = table.text("url", "an address, `postgres://user@host:5432/name`");
+    let url_file = table.text("url_file", "the path of a file with the address");
+    let variable = variables.get(secrets::LEDGER_VARIABLE).filter(|value| !value.trim().is_empty());
+    let named = url.as_ref().map(|_| "`ledger.url`").or(url_file.as_ref().map(|_| "`ledger.url_file`"));
+    let other = named.or(variable.map(|_| secrets::LEDGER_VARIABLE));
+    if let (Some(path), Some(other)) = (&path, other) {
+        let message = format!(
+            "names a file, and {other} a database; remove `path` where several machines share a ledger, or the address where one has its own"
+        );
+        table.wrong(path, message);
+    }
+    if let (Some(url), Some(_)) = (&url, &url_file) {
+        table.wrong(url, "stands beside `url_file`; keep one");
+    }
+    table.finish();
+    if other.is_some() {
+        let url = url.map(|placed| SecretString::from(placed.value));
+        return LedgerSource::Database { url, url_file: folder.file(url_file) };
+    }
+    LedgerSource::File(folder.file_or(path, "reports/ledger.sqlite3"))
 }
 
 fn read_store(mut table: Reader<'_>, folder: &Folder) -> Option<Store> {

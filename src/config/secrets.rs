@@ -3,14 +3,17 @@
 //! Invariant: a secret is held in a [`SecretString`], whose `Debug` hides it, and no message repeats one.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-use super::{Config, CredentialFiles, Variables};
+use super::{Config, CredentialFiles, LedgerSource, Variables};
+
+/// The variable with the address of the ledger's database.
+pub const LEDGER_VARIABLE: &str = "ORPHAN_SWEEPER_LEDGER_URL";
 
 /// A pair of store credentials.
 #[derive(Debug, Clone)]
@@ -21,6 +24,25 @@ pub struct StoreCredentials {
     pub secret_key: SecretString,
     /// The session token of temporary credentials.
     pub session_token: Option<SecretString>,
+}
+
+/// Where the ledger is kept, with the secret that leads there.
+#[derive(Debug, Clone)]
+pub enum LedgerPlace {
+    /// A file.
+    File(PathBuf),
+    /// A Postgres database.
+    Database(DatabaseUrl),
+}
+
+impl LedgerPlace {
+    /// The place, to show: no user, no password.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Database(url) => url.shown.clone(),
+        }
+    }
 }
 
 /// The database's address, with its password.
@@ -68,6 +90,11 @@ pub enum SecretError {
     /// The address is none.
     #[error("the database's address from {0} {1}; write `postgres://user:password@host:5432/name` or `sqlite:///path`")]
     BadUrl(&'static str, &'static str),
+    /// The address of the ledger's database is none.
+    #[error(
+        "the ledger's address from {0} {1}; write `postgres://user:password@host:5432/name`, or a file into `ledger.path`"
+    )]
+    BadLedgerUrl(&'static str, &'static str),
 }
 
 /// The credentials that list and read.
@@ -133,18 +160,56 @@ fn read_file(key: &'static str, path: &Path) -> Result<SecretString, SecretError
 ///
 /// - Source: `ORPHAN_SWEEPER_DATABASE_URL`, `database.url_file`, `DATABASE_URL`. Two that differ are an error.
 pub fn database(config: &Config, variables: &Variables) -> Result<DatabaseUrl, SecretError> {
-    let mut found: Option<(&'static str, SecretString)> = None;
-    let variable = |name: &str| {
-        variables.get(name).filter(|value| !value.is_empty()).map(|value| SecretString::from(value.trim()))
+    let url_file = config.database.url_file.as_deref();
+    let candidates = [
+        ("ORPHAN_SWEEPER_DATABASE_URL", variable(variables, "ORPHAN_SWEEPER_DATABASE_URL")),
+        ("database.url_file", url_file.map(|path| read_file("database.url_file", path)).transpose()?),
+        ("DATABASE_URL", variable(variables, "DATABASE_URL")),
+    ];
+    let (name, url) = only_one(candidates)?.ok_or(SecretError::Missing(
+        "no database; set ORPHAN_SWEEPER_DATABASE_URL, or `database.url_file`, to `postgres://…` or `sqlite://…`",
+    ))?;
+    read_database_url(name, url)
+}
+
+/// Where the ledger is kept.
+///
+/// - Source: `ledger.path`; or `ORPHAN_SWEEPER_LEDGER_URL`, `ledger.url_file`, `ledger.url`. Two addresses that differ are an
+///   error.
+pub fn ledger(config: &Config, variables: &Variables) -> Result<LedgerPlace, SecretError> {
+    let (url, url_file) = match &config.ledger {
+        LedgerSource::File(path) => return Ok(LedgerPlace::File(path.clone())),
+        LedgerSource::Database { url, url_file } => (url, url_file.as_deref()),
     };
     let candidates = [
-        ("ORPHAN_SWEEPER_DATABASE_URL", variable("ORPHAN_SWEEPER_DATABASE_URL")),
-        (
-            "database.url_file",
-            config.database.url_file.as_deref().map(|path| read_file("database.url_file", path)).transpose()?,
-        ),
-        ("DATABASE_URL", variable("DATABASE_URL")),
+        (LEDGER_VARIABLE, variable(variables, LEDGER_VARIABLE)),
+        ("ledger.url_file", url_file.map(|path| read_file("ledger.url_file", path)).transpose()?),
+        ("ledger.url", url.clone()),
     ];
+    let (name, url) = only_one(candidates)?
+        .ok_or(SecretError::Missing("no address of the ledger's database; set ORPHAN_SWEEPER_LEDGER_URL"))?;
+    let read = read_database_url(name, url).map_err(|error| match error {
+        SecretError::BadUrl(name, wrong) => SecretError::BadLedgerUrl(name, wrong),
+        error => error,
+    })?;
+    if read.backend != Backend::Postgres {
+        return Err(SecretError::BadLedgerUrl(name, "is not postgres"));
+    }
+    let warning = read.warning.as_ref().map(|_| {
+        format!("the ledger at `{}` is reached without verified TLS: whoever answers in its place can forge plans and sightings; add `?sslmode=verify-full&sslrootcert=/path/ca.pem` to its address", read.shown)
+    });
+    Ok(LedgerPlace::Database(DatabaseUrl { warning, ..read }))
+}
+
+fn variable(variables: &Variables, name: &str) -> Option<SecretString> {
+    variables.get(name).filter(|value| !value.is_empty()).map(|value| SecretString::from(value.trim()))
+}
+
+/// The one address among several places.
+fn only_one(
+    candidates: [(&'static str, Option<SecretString>); 3],
+) -> Result<Option<(&'static str, SecretString)>, SecretError> {
+    let mut found: Option<(&'static str, SecretString)> = None;
     for (name, candidate) in candidates {
         let Some(url) = candidate else { continue };
         match &found {
@@ -155,10 +220,7 @@ pub fn database(config: &Config, variables: &Variables) -> Result<DatabaseUrl, S
             None => found = Some((name, url)),
         }
     }
-    let (name, url) = found.ok_or(SecretError::Missing(
-        "no database; set ORPHAN_SWEEPER_DATABASE_URL, or `database.url_file`, to `postgres://…` or `sqlite://…`",
-    ))?;
-    read_database_url(name, url)
+    Ok(found)
 }
 
 fn read_database_url(name: &'static str, url: SecretString) -> Result<DatabaseUrl, SecretError> {
@@ -194,6 +256,20 @@ fn read_database_url(name: &'static str, url: SecretString) -> Result<DatabaseUr
         }
         _ => Err(SecretError::BadUrl(name, "is neither postgres nor sqlite")),
     }
+}
+
+/// What an operator should know where one role reads the live rows and writes the ledger.
+pub fn shared_role(ledger: &DatabaseUrl, live: &DatabaseUrl) -> Option<String> {
+    if live.backend != Backend::Postgres || ledger.shown != live.shown {
+        return None;
+    }
+    let role = |url: &DatabaseUrl| {
+        let options = PgConnectOptions::from_str(url.url.expose_secret()).ok();
+        options.map(|options| options.get_username().to_owned())
+    };
+    (role(ledger) == role(live)).then(|| {
+        format!("the ledger in `{}` is written by the role that reads the live rows there; give it a role of its own, so that the reading one can write nothing", ledger.shown)
+    })
 }
 
 /// Whether an unescaped character cut the password, whose rest then reads as another part of the address.

@@ -4,7 +4,7 @@ use std::error::Error;
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
-use super::secrets::{Backend, SecretError};
+use super::secrets::{Backend, LedgerPlace, SecretError};
 use super::tree::Place;
 use super::*;
 use crate::model::{Grace, Timestamp};
@@ -100,7 +100,7 @@ mod defaults {
         assert!(config.store.ca_file.is_none() && config.store.credentials.access_key.is_none());
         assert!(config.store.credentials.secret_key.is_none() && config.store.delete_credentials.access_key.is_none());
         assert!(config.database.url_file.is_none());
-        assert_eq!(config.ledger_path, Path::new("/etc/orphan-sweeper/reports/ledger.sqlite3"));
+        assert_eq!(config.ledger.file(), Some(Path::new("/etc/orphan-sweeper/reports/ledger.sqlite3")));
         assert_eq!(config.reports_directory, Path::new("/etc/orphan-sweeper/reports"));
         assert_eq!(config.stop_file, Path::new("/etc/orphan-sweeper/reports/STOP"));
         let [scope] = config.scopes.as_slice() else { panic!("{:?}", config.scopes) };
@@ -614,7 +614,6 @@ mod unknown_and_reserved {
     #[test]
     fn a_key_of_a_later_version_is_refused() {
         for (header, line, dotted, meaning) in [
-            ("[ledger]", "url = \"postgres://x\"", "ledger.url", "a ledger that several machines share"),
             ("[scope.policy]", "disposal = \"delete\"", "scope[0].policy.disposal", "copying objects aside"),
             ("[scope.schedule]", "[scope.quarantine]", "scope[0].quarantine", "copying objects aside"),
             ("[scope.schedule]", "[scope.holds]", "scope[0].holds", "protected ids"),
@@ -633,6 +632,34 @@ mod unknown_and_reserved {
         let problem = only_problem(&format!("{COMMITTED}\n[serve]\nlisten = \"127.0.0.1:8080\"\n"));
         assert_eq!(problem.key, "serve");
         assert!(problem.message.contains("is reserved for the HTTP interface"), "{}", problem.message);
+    }
+
+    #[test]
+    fn a_ledger_is_a_file_or_a_database_and_never_both() {
+        let url = "url = \"postgres://user:canary@host/d\"";
+        for (text, pairs, key, other) in [
+            (added_below("[ledger]", url).0, vec![], "ledger.path", "`ledger.url` a database"),
+            (added_below("[ledger]", "url_file = \"u\"").0, vec![], "ledger.path", "`ledger.url_file` a database"),
+            (
+                COMMITTED.into(),
+                vec![("ORPHAN_SWEEPER_LEDGER_URL", "postgres://canary@h/d")],
+                "ledger.path",
+                "ORPHAN_SWEEPER_LEDGER_URL a database",
+            ),
+        ] {
+            let problems = problems_with(&text, &pairs);
+            let [problem] = problems.as_slice() else { panic!("{problems:?}") };
+            assert_eq!(problem.key, key);
+            assert!(
+                problem.message.contains(other) && problem.message.contains("remove `path`"),
+                "{}",
+                problem.message
+            );
+            assert!(!problem.message.contains("canary"), "{}", problem.message);
+        }
+        let text = without_path(&format!("{url}\nurl_file = \"u\""));
+        let problems = problems_with(&text, &[]);
+        assert!(problems.len() == 1 && problems[0].message.ends_with("keep one"), "{problems:?}");
     }
 
     #[test]
@@ -730,7 +757,7 @@ endpoint = \"ftp://store\"
 regoin = \"eu\"
 
 [ledger]
-url = \"postgres://x\"
+url = []
 
 [[scope]]
 name = \"a b\"
@@ -817,6 +844,14 @@ timezone = \"Moon\"
     }
 }
 
+/// The committed file with this below `[ledger]` in the place of the path.
+fn without_path(lines: &str) -> String {
+    let number = line_of(COMMITTED, "path");
+    let mut text: Vec<&str> = COMMITTED.lines().collect();
+    text[number - 1] = lines;
+    text.join("\n")
+}
+
 mod environment {
     use super::*;
 
@@ -837,7 +872,7 @@ mod environment {
         ]);
         assert_eq!(config.store.endpoint.as_str(), "https://other:9000/");
         assert_eq!((config.store.path_style, config.store.region.as_str()), (false, "eu-central-1"));
-        assert_eq!(config.ledger_path, Path::new("/var/ledger"));
+        assert_eq!(config.ledger.file(), Some(Path::new("/var/ledger")));
         let scope = &config.scopes[0];
         assert_eq!((scope.policy.grace, scope.policy.min_sightings), (Grace(DAY * 9), 4));
         assert!((scope.limits.max_orphan_share - 0.25).abs() < f64::EPSILON);
@@ -1036,7 +1071,7 @@ mod places {
             .replace("[database]", "[database]\nurl_file = \"../url\"");
         std::fs::write(&path, text).expect("written");
         let config = load(Some(&path), &Variables::new()).expect("well formed");
-        assert_eq!(config.ledger_path, dir.path().join("reports/ledger.sqlite3"));
+        assert_eq!(config.ledger.file(), Some(&*dir.path().join("reports/ledger.sqlite3")));
         assert_eq!(config.reports_directory, dir.path().join("reports"));
         assert_eq!(config.stop_file, dir.path().join("reports/STOP"));
         assert_eq!(config.store.ca_file, Some(dir.path().join("ca.pem")));
@@ -1045,8 +1080,8 @@ mod places {
         assert_eq!(config.database.url_file, Some(dir.path().join("../url")));
         let moved = [("ORPHAN_SWEEPER__LEDGER__PATH".to_owned(), "l".to_owned())].into();
         assert_eq!(
-            load(Some(&path), &moved).expect("well formed").ledger_path,
-            dir.path().join("l"),
+            load(Some(&path), &moved).expect("well formed").ledger.file(),
+            Some(&*dir.path().join("l")),
             "from a variable too"
         );
     }
@@ -1054,7 +1089,8 @@ mod places {
     #[test]
     fn a_file_named_without_a_folder_resolves_against_this_one() {
         let config = parse(COMMITTED, Path::new("config.toml"), &Variables::new()).expect("well formed");
-        assert_eq!(config.ledger_path, std::path::absolute("reports/ledger.sqlite3").expect("a working directory"));
+        let expected = std::path::absolute("reports/ledger.sqlite3").expect("a working directory");
+        assert_eq!(config.ledger.file(), Some(&*expected));
     }
 
     #[test]
@@ -1086,8 +1122,8 @@ mod places {
         // The tests run in the repository's folder, which has the committed file.
         let expected = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/ledger.sqlite3");
         assert_eq!(
-            load(None, &variables).expect("the committed file").ledger_path,
-            expected,
+            load(None, &variables).expect("the committed file").ledger.file(),
+            Some(&*expected),
             "absolute: the next command may start elsewhere"
         );
     }
@@ -1291,6 +1327,72 @@ mod secret {
             database(&files, &[(own, "postgres://localhost/file")]).expect("one").shown,
             "postgres://localhost:5432/file"
         );
+    }
+
+    #[test]
+    fn the_ledger_is_a_file_unless_an_address_is_given() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let shown = |text: &str, pairs: &[(&str, &str)]| {
+            let config = read_with(text, pairs).expect("well formed");
+            secrets::ledger(&config, &variables(pairs)).map(|place| place.shown()).map_err(|error| error.to_string())
+        };
+        assert_eq!(shown(COMMITTED, &[]).as_deref(), Ok("/etc/orphan-sweeper/reports/ledger.sqlite3"));
+        assert_eq!(shown(&without_path(""), &[]).as_deref(), Ok("/etc/orphan-sweeper/reports/ledger.sqlite3"));
+        let (this, that) = ("postgres://u:p@localhost/this", "postgres://u:p@localhost/that");
+        let named = Ok("postgres://localhost:5432/this".to_owned());
+        let own = ("ORPHAN_SWEEPER_LEDGER_URL", this);
+        assert_eq!(shown(&without_path(&format!("url = \"{this}\"")), &[]), named);
+        assert_eq!(shown(&without_path(""), &[own]), named);
+        assert_eq!(shown(&without_path(&format!("url = \"{this}\"")), &[own]), named, "two alike are one");
+        let file = written(&dir, "url", &format!("{this}\n"));
+        assert_eq!(shown(&without_path(&format!("url_file = \"{file}\"")), &[]), named);
+        assert_eq!(
+            shown(&without_path(&format!("url = \"{that}\"")), &[own]),
+            Err("ORPHAN_SWEEPER_LEDGER_URL and ledger.url name different databases; keep one".into())
+        );
+        for (url, wrong) in [
+            ("sqlite:///x", "is not postgres"),
+            ("mysql://h/d", "is neither postgres nor sqlite"),
+            ("postgres://u:1/b@h/d", "has a `/`, `?`, `#` or `@` in its password that is not percent-encoded"),
+        ] {
+            let said = shown(&without_path(""), &[("ORPHAN_SWEEPER_LEDGER_URL", url)]).expect_err("wrong");
+            assert!(
+                said.starts_with(&format!(
+                    "the ledger's address from ORPHAN_SWEEPER_LEDGER_URL {wrong}; write `postgres://"
+                )),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_ledger_elsewhere_without_verified_tls_gets_a_warning_of_its_own() {
+        let warning = |url: &str| {
+            let pairs = [("ORPHAN_SWEEPER_LEDGER_URL", url)];
+            let config = read_with(&without_path(""), &pairs).expect("well formed");
+            match secrets::ledger(&config, &variables(&pairs)).expect("an address") {
+                LedgerPlace::Database(url) => url.warning,
+                LedgerPlace::File(path) => panic!("{path:?}"),
+            }
+        };
+        let said = warning("postgres://u:p@db.example/d").expect("a warning");
+        assert!(said.contains("`postgres://db.example:5432/d`") && said.contains("sslmode=verify-full"), "{said}");
+        assert_eq!(warning("postgres://u:p@db.example/d?sslmode=verify-full"), None);
+        assert_eq!(warning("postgres://u:p@localhost/d"), None);
+    }
+
+    #[test]
+    fn the_address_of_a_ledger_is_shown_to_nobody() {
+        let url = format!("postgres://user:{CANARY}@db.example/d?password={CANARY}");
+        for (text, pairs) in [
+            (without_path(&format!("url = \"{url}\"")), vec![]),
+            (without_path(""), vec![("ORPHAN_SWEEPER_LEDGER_URL", url.as_str())]),
+        ] {
+            let config = read_with(&text, &pairs).expect("well formed");
+            let place = secrets::ledger(&config, &variables(&pairs)).expect("an address");
+            let said = format!("{config:?} {config:#?} {place:?} {place:#?} {}", place.shown());
+            assert!(!said.contains(CANARY), "{said}");
+        }
     }
 
     #[test]

@@ -8,10 +8,12 @@ use rustix::fs::Access;
 
 use super::Examination;
 use super::board::Check;
+use super::setup;
+use crate::config::secrets::{self, LedgerPlace};
 use crate::config::{Config, Scope};
 use crate::dispose::space;
 use crate::model::human_count;
-use crate::record::{Ledger, LockError, RecordError, RunLock};
+use crate::record::{Absence, Ledger, LockError, RecordError, RunLock};
 use crate::report::folder;
 use crate::report::text::words::moment;
 use crate::run::failure::chain;
@@ -19,64 +21,93 @@ use crate::run::failure::chain;
 /// Looks at everything that is ours.
 pub(super) async fn look(examination: &Examination<'_>, scopes: &[&Scope]) -> Vec<Check> {
     let config = examination.config;
-    let ledger_folder = config.ledger_path.parent().unwrap_or(Path::new("."));
-    let mut checks = ledger(examination, scopes).await;
-    checks.push(disk(ledger_folder));
-    checks.push(writable("ledger_folder", ledger_folder));
+    let mut checks = match secrets::ledger(config, examination.variables) {
+        Ok(place) => ledger(examination, &place, scopes).await,
+        Err(error) => vec![setup::missing("ledger_address", &error)],
+    };
+    if let Some(ledger_folder) = config.ledger.folder() {
+        checks.push(disk(ledger_folder));
+        checks.push(writable("ledger_folder", ledger_folder));
+    }
     checks.push(writable("reports_folder", &config.reports_directory));
     checks.push(free_space(config, scopes));
     checks.push(stop_file(&config.stop_file));
-    checks.push(lock(&config.ledger_path));
+    checks.extend(config.ledger.file().map(lock));
     checks
 }
 
-async fn ledger(examination: &Examination<'_>, scopes: &[&Scope]) -> Vec<Check> {
+async fn ledger(examination: &Examination<'_>, place: &LedgerPlace, scopes: &[&Scope]) -> Vec<Check> {
     const NAME: &str = "ledger";
-    let config = examination.config;
-    if !config.ledger_path.exists() {
-        return vec![no_ledger(config, scopes)];
+    let mut checks = Vec::new();
+    if let LedgerPlace::Database(url) = place {
+        checks.extend(url.warning.as_deref().map(|warning| setup::warned("ledger_tls", warning)));
+        let live = secrets::database(examination.config, examination.variables).ok();
+        let shared = live.and_then(|live| secrets::shared_role(url, &live));
+        checks.extend(shared.map(|warning| setup::warned("ledger_role", &warning)));
     }
-    match read_ledger(examination, scopes).await {
+    checks.extend(match read_ledger(examination, place, scopes).await {
         Ok(checks) => checks,
+        Err(RecordError::Absent(shown)) => vec![no_ledger(examination.config, &shown, scopes)],
         Err(error @ RecordError::Newer(_)) => {
             vec![Check::misconfigured(NAME, chain(&error), "use the newer version of orphan-sweeper that wrote it")]
         }
         Err(error) => vec![Check::fail(
             NAME,
             chain(&error),
-            "check the rights of its folder and the disk; if it is damaged, restore its backup",
+            match place {
+                LedgerPlace::File(_) => {
+                    "check the rights of its folder and the disk; if it is damaged, restore its backup"
+                }
+                LedgerPlace::Database(_) => {
+                    "check its address, that the server answers, and that the role may use and write the schema `orphan_sweeper`"
+                }
+            },
         )],
-    }
+    });
+    checks
 }
 
 /// The first audit makes a ledger; reports without one say that there was one.
-fn no_ledger(config: &Config, scopes: &[&Scope]) -> Check {
+fn no_ledger(config: &Config, shown: &str, scopes: &[&Scope]) -> Check {
     const NAME: &str = "ledger";
-    let path = config.ledger_path.display();
     let is_lost = scopes.iter().any(|scope| !folder::newest_runs(&config.reports_directory, &scope.name).is_empty());
     if is_lost {
-        let detail = format!("there is none at `{path}`, and there are reports of earlier runs");
+        let detail = format!("there is none at `{shown}`, and there are reports of earlier runs");
         return Check::warn(
             NAME,
             detail,
             "restore its backup if there is one; a new ledger counts all sightings from the start",
         );
     }
-    Check::ok(NAME, format!("none yet at `{path}`: the first audit makes it"))
+    Check::ok(NAME, format!("none yet at `{shown}`: the first audit makes it"))
 }
 
-async fn read_ledger(examination: &Examination<'_>, scopes: &[&Scope]) -> Result<Vec<Check>, RecordError> {
+async fn read_ledger(
+    examination: &Examination<'_>,
+    place: &LedgerPlace,
+    scopes: &[&Scope],
+) -> Result<Vec<Check>, RecordError> {
     const NAME: &str = "ledger";
     let config = examination.config;
-    let ledger = Ledger::open_existing(&config.ledger_path, examination.clock.now()).await?;
+    let ledger = Ledger::open(place, Absence::Refuse, examination.clock.now()).await?;
     let detail = format!(
         "{} at `{}`, made {}, with {} runs",
         ledger.id(),
-        config.ledger_path.display(),
+        ledger.shown(),
         moment(ledger.created_at()),
         human_count(ledger.run_count().await?)
     );
     let mut checks = vec![Check::ok(NAME, detail)];
+    if let LedgerPlace::Database(_) = place {
+        checks.push(match ledger.lease_holder().await? {
+            None => Check::ok("run_lock", "free: no run is going on"),
+            Some(who) => Check::warn(
+                "run_lock",
+                format!("held by {who}: a run is going on"),
+                "a second run would exit 6 until it ends",
+            ),
+        });
+    }
     for scope in scopes {
         for newest in folder::newest_runs(&config.reports_directory, &scope.name) {
             if ledger.knows_run(&newest.to_string()).await? {
@@ -170,8 +201,8 @@ fn writable(name: &'static str, folder: &Path) -> Check {
 fn free_space(config: &Config, scopes: &[&Scope]) -> Check {
     const NAME: &str = "free_space";
     let largest = scopes.iter().map(|scope| scope.limits.max_objects).max().unwrap_or(0);
-    let ledger_folder = config.ledger_path.parent().unwrap_or(Path::new("."));
-    let folders = [existing(ledger_folder), existing(&config.reports_directory)];
+    let own = config.ledger.folder().into_iter().chain([config.reports_directory.as_path()]);
+    let folders: Vec<PathBuf> = own.map(existing).collect();
     let fits = |objects| folders.iter().try_for_each(|folder| space::check(folder, objects));
     if let Err(error) = fits(0) {
         return Check::fail(NAME, chain(&error), "free some space: no deletion begins without it");

@@ -57,12 +57,18 @@ fn source_of(files: &CredentialFiles, variables: &str) -> String {
 }
 
 /// Every message of a [`SecretError`] says what to set, after a semicolon where it says what is wrong first.
-fn missing(name: &'static str, error: &SecretError) -> Check {
+pub(super) fn missing(name: &'static str, error: &SecretError) -> Check {
     let said = chain(error);
     match said.split_once("; ") {
         Some((wrong, set)) => Check::misconfigured(name, wrong, set),
         None => Check::misconfigured(name, said, "check the file and its rights"),
     }
+}
+
+/// A warning about an address says what is wrong, and after a semicolon what to set.
+pub(super) fn warned(name: &'static str, warning: &str) -> Check {
+    let (wrong, set) = warning.split_once("; ").unwrap_or((warning, "verify its certificate"));
+    Check::warn(name, wrong, set)
 }
 
 /// The database's address, with the check on it.
@@ -73,10 +79,7 @@ pub(super) fn database(config: &Config, variables: &Variables) -> (Option<Databa
     };
     let password = Url::parse(url.url.expose_secret()).ok().and_then(|url| url.password().map(|_| ", with a password"));
     let mut checks = vec![Check::ok("database_address", format!("{}{}", url.shown, password.unwrap_or_default()))];
-    if let Some(warning) = &url.warning {
-        let (wrong, set) = warning.split_once("; ").unwrap_or((warning, "verify its certificate"));
-        checks.push(Check::warn("database_tls", wrong, set));
-    }
+    checks.extend(url.warning.as_deref().map(|warning| warned("database_tls", warning)));
     (Some(url), checks)
 }
 

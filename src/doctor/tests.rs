@@ -131,8 +131,9 @@ async fn a_clock_ten_minutes_off_fails() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stop_file_a_held_lock_and_a_ledger_are_told() {
     let world = World::new().await;
-    let ledger = Ledger::open_or_create(&world.config.ledger_path, SystemClock.now()).await.expect("a ledger");
-    let _lock = RunLock::take(&world.config.ledger_path).expect("free");
+    let path = world.config.ledger.file().expect("a file");
+    let ledger = Ledger::open_or_create(path, SystemClock.now()).await.expect("a ledger");
+    let _lock = RunLock::take(path).expect("free");
     std::fs::write(&world.config.stop_file, "").expect("written");
     let checks = world.examine().await;
     assert_eq!(with_state(&checks, State::Fail), [""; 0], "{checks:?}");

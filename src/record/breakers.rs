@@ -1,10 +1,12 @@
 //! Latched breakers, the baseline that scans are compared with, and who acknowledged what.
 
-use sqlx::{FromRow, Row};
+use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::ledger::{Ledger, RecordError, failed};
+use super::chain::tracked::{ACKNOWLEDGEMENTS, LATCHES, note};
+use super::ledger::{Ledger, RecordError};
 use super::sightings::write_baseline;
+use super::sql::{Row, statement};
 use crate::decide::breakers::{Baseline, Breaker, Observation};
 use crate::model::{RunId, Timestamp};
 
@@ -45,27 +47,21 @@ pub struct Acknowledgement {
 impl Ledger {
     /// The breakers of a scope that wait for an acknowledgement.
     pub async fn latches(&self, scope: &str) -> Result<Vec<Latch>, RecordError> {
-        let step = failed("read the latched breakers");
-        let rows = sqlx::query("SELECT * FROM latches WHERE scope = ?1 ORDER BY breaker")
-            .bind(scope)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(&step)?;
-        rows.iter()
-            .map(|row| {
-                let breaker = Breaker::named(row.try_get("breaker").map_err(&step)?)
-                    .ok_or(RecordError::Unreadable("a breaker"))?;
-                let observation: String = row.try_get("observation").map_err(&step)?;
-                Ok(Latch {
-                    breaker,
-                    run_id: row.try_get("run_id").map_err(&step)?,
-                    latched_at: row.try_get("latched_at").map_err(&step)?,
-                    observation: serde_json::from_str(&observation)
-                        .map_err(|_| RecordError::Unreadable("an observation"))?,
-                    message: row.try_get("message").map_err(&step)?,
-                })
+        let select = statement("read the latched breakers", "SELECT * FROM latches WHERE scope = $1 ORDER BY breaker")
+            .bind(scope);
+        let read = |row: &Row| {
+            let breaker = Breaker::named(&row.get::<String>("breaker")?).ok_or(RecordError::Unreadable("a breaker"))?;
+            let observation: String = row.get("observation")?;
+            Ok(Latch {
+                breaker,
+                run_id: row.get("run_id")?,
+                latched_at: row.get("latched_at")?,
+                observation: serde_json::from_str(&observation)
+                    .map_err(|_| RecordError::Unreadable("an observation"))?,
+                message: row.get("message")?,
             })
-            .collect()
+        };
+        select.all(&self.database).await?.iter().map(read).collect()
     }
 
     /// Latches what a run tripped; a breaker that is latched already shows the newer observation.
@@ -77,35 +73,32 @@ impl Ledger {
         tripped: &[(Breaker, String)],
         observation: &Observation,
     ) -> Result<(), RecordError> {
-        let step = failed("latch a breaker");
+        const STEP: &str = "latch a breaker";
         let observation = serde_json::to_string(observation).map_err(|_| RecordError::Unreadable("an observation"))?;
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
+        let mut transaction = self.begin(STEP).await?;
         for (breaker, message) in tripped {
-            sqlx::query(
-                "INSERT INTO latches (scope, breaker, run_id, latched_at, observation, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
-                 ON CONFLICT (scope, breaker) DO UPDATE SET run_id = ?3, observation = ?5, message = ?6",
-            )
-            .bind(scope)
-            .bind(breaker.as_str())
-            .bind(run.to_string())
-            .bind(at)
-            .bind(&observation)
-            .bind(message)
-            .execute(&mut *transaction)
-            .await
-            .map_err(&step)?;
+            let upsert = "INSERT INTO latches (scope, breaker, run_id, latched_at, observation, message) VALUES ($1, $2, $3, $4, $5, $6) \
+                          ON CONFLICT (scope, breaker) DO UPDATE SET run_id = $3, observation = $5, message = $6";
+            statement(STEP, upsert)
+                .bind(scope)
+                .bind(breaker.as_str())
+                .bind(run)
+                .bind(at)
+                .bind(&observation)
+                .bind(message)
+                .run(&mut transaction)
+                .await?;
+            note(&mut transaction, &LATCHES, "latched", &subject(scope, *breaker)).await?;
         }
-        transaction.commit().await.map_err(&step)
+        transaction.commit(STEP).await
     }
 
     /// What the next scan of a scope is compared with; none before the first good one.
     pub async fn baseline(&self, scope: &str) -> Result<Option<Baseline>, RecordError> {
-        let baseline: Option<String> = sqlx::query_scalar("SELECT baseline FROM baselines WHERE scope = ?1")
-            .bind(scope)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("read the baseline"))?;
-        baseline.map(|text| serde_json::from_str(&text).map_err(|_| RecordError::Unreadable("a baseline"))).transpose()
+        let select = statement("read the baseline", "SELECT baseline FROM baselines WHERE scope = $1").bind(scope);
+        let Some(row) = select.optional(&self.database).await? else { return Ok(None) };
+        let baseline: String = row.get("baseline")?;
+        serde_json::from_str(&baseline).map(Some).map_err(|_| RecordError::Unreadable("a baseline"))
     }
 
     /// Acknowledges a latch, on record: what it observed becomes the baseline, unless a good scan came after it, whose
@@ -118,19 +111,14 @@ impl Ledger {
         reason: &str,
         at: Timestamp,
     ) -> Result<(), RecordError> {
-        let step = failed("acknowledge a breaker");
+        const STEP: &str = "acknowledge a breaker";
         let before = self.baseline(scope).await?;
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
-        let is_overtaken: Option<bool> = sqlx::query_scalar(
-            "SELECT good.number > tripped.number FROM baselines JOIN runs AS good ON good.run_id = baselines.run_id \
-             JOIN runs AS tripped ON tripped.run_id = ?2 WHERE baselines.scope = ?1",
-        )
-        .bind(scope)
-        .bind(&latch.run_id)
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(&step)?;
-        let is_overtaken = is_overtaken.unwrap_or(false);
+        let mut transaction = self.begin(STEP).await?;
+        let overtaken = "SELECT good.number > tripped.number AS is_overtaken FROM baselines \
+                         JOIN runs AS good ON good.run_id = baselines.run_id \
+                         JOIN runs AS tripped ON tripped.run_id = $2 WHERE baselines.scope = $1";
+        let overtaken = statement(STEP, overtaken).bind(scope).bind(&latch.run_id).optional(&mut transaction).await?;
+        let is_overtaken = overtaken.map(|row| row.get::<bool>("is_overtaken")).transpose()?.unwrap_or(false);
         if !is_overtaken {
             let before = before.unwrap_or_else(|| Baseline::after_good_scan(None, latch.observation.clone()));
             let baseline = before.after_acknowledgement(latch.breaker, &latch.observation);
@@ -138,41 +126,39 @@ impl Ledger {
             write_baseline(&mut transaction, scope, run, &baseline).await?;
             if latch.breaker == Breaker::TargetChanged {
                 // What was seen in another bucket says nothing of this one.
-                sqlx::query("DELETE FROM sightings WHERE scope = ?1")
-                    .bind(scope)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(&step)?;
+                statement(STEP, "DELETE FROM sightings WHERE scope = $1").bind(scope).run(&mut transaction).await?;
             }
         }
-        sqlx::query(
-            "INSERT INTO acknowledgements (scope, breaker, acknowledged_by, reason, acknowledged_at, run_id, message) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )
-        .bind(scope)
-        .bind(latch.breaker.as_str())
-        .bind(by)
-        .bind(reason)
-        .bind(at)
-        .bind(&latch.run_id)
-        .bind(&latch.message)
-        .execute(&mut *transaction)
-        .await
-        .map_err(&step)?;
-        sqlx::query("DELETE FROM latches WHERE scope = ?1 AND breaker = ?2")
+        let insert = "INSERT INTO acknowledgements (scope, breaker, acknowledged_by, reason, acknowledged_at, run_id, message) \
+                      VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING number";
+        let number: i64 = statement(STEP, insert)
             .bind(scope)
             .bind(latch.breaker.as_str())
-            .execute(&mut *transaction)
-            .await
-            .map_err(&step)?;
-        transaction.commit().await.map_err(&step)
+            .bind(by)
+            .bind(reason)
+            .bind(at)
+            .bind(&latch.run_id)
+            .bind(&latch.message)
+            .one(&mut transaction)
+            .await?
+            .get("number")?;
+        note(&mut transaction, &ACKNOWLEDGEMENTS, "given", &number.to_string()).await?;
+        let delete = "DELETE FROM latches WHERE scope = $1 AND breaker = $2";
+        statement(STEP, delete).bind(scope).bind(latch.breaker.as_str()).run(&mut transaction).await?;
+        note(&mut transaction, &LATCHES, "cleared", &subject(scope, latch.breaker)).await?;
+        transaction.commit(STEP).await
     }
 
     /// Every acknowledgement, the newest first.
     pub async fn acknowledgements(&self) -> Result<Vec<Acknowledgement>, RecordError> {
-        sqlx::query_as("SELECT scope, breaker, acknowledged_by, reason, acknowledged_at, run_id, message FROM acknowledgements ORDER BY number DESC")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed("read the acknowledgements"))
+        let select = "SELECT scope, breaker, acknowledged_by, reason, acknowledged_at, run_id, message \
+                      FROM acknowledgements ORDER BY number DESC";
+        let rows = statement("read the acknowledgements", select).all(&self.database).await?;
+        rows.iter().map(Row::read).collect()
     }
+}
+
+/// How the chain names a latch.
+fn subject(scope: &str, breaker: Breaker) -> String {
+    format!("{scope} {}", breaker.as_str())
 }

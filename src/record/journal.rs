@@ -1,15 +1,22 @@
 //! The journal of deletion: intents before the request, one outcome per key after it.
 //!
 //! Invariant: a key is asked for only after its intent is on the disk; an intent without an outcome is settled by
-//! looking whether the key is still there.
+//! looking whether the key is still there. Every change of a row is chained in its transaction.
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use chrono::SecondsFormat;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
-use super::ledger::{Ledger, RecordError, failed};
+use super::chain;
+use super::chain::tally::{Tallies, Tally};
+use super::ledger::{Ledger, RecordError};
+use super::sql::{Row, Statement, Transaction, statement, tuples};
 use crate::list::content::SentIntents;
-use crate::model::{DatasetId, DeletionRow, Object, ObjectKey, RunId, Sha256Hash, Timestamp};
+use crate::model::{ChunkDigest, DatasetId, DeletionRow, Object, ObjectKey, RunId, Sha256Hash, Timestamp};
 
 /// What became of a key that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +82,185 @@ pub struct DeletionTotals {
     pub bytes: u64,
 }
 
+/// Rows that one statement reads or writes.
+const ROWS_AT_ONCE: usize = 500;
+/// Rows that are counted or compacted at a time.
+const ROWS_PER_PAGE: i64 = 1000;
+
+/// A row of the journal.
+#[derive(Debug, Clone)]
+struct JournalRow {
+    scope: String,
+    key: Vec<u8>,
+    plan_hash: String,
+    run_id: String,
+    id: Uuid,
+    prefix: Vec<u8>,
+    batch: i64,
+    size_bytes: i64,
+    etag: String,
+    last_modified: Option<String>,
+    outcome: Option<String>,
+    reason: String,
+}
+
+const COLUMNS: &str =
+    "scope, key, plan_hash, run_id, id, prefix, batch, size_bytes, etag, last_modified, outcome, reason";
+
+impl JournalRow {
+    fn new(intent: &Intent<'_>, object: &Object, skipped: Option<&str>) -> Self {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        Self {
+            scope: intent.scope.to_owned(),
+            key: object.key.as_str().as_bytes().to_vec(),
+            plan_hash: intent.plan.to_string(),
+            run_id: intent.run.to_string(),
+            id: intent.id.0,
+            prefix: intent.prefix.as_bytes().to_vec(),
+            batch: signed(intent.batch),
+            size_bytes: signed(object.size_bytes),
+            etag: object.etag.clone(),
+            last_modified: object.last_modified.map(|time| time.to_rfc3339_opts(SecondsFormat::AutoSi, false)),
+            outcome: skipped.map(|_| KeyOutcome::Skipped.as_str().to_owned()),
+            reason: skipped.unwrap_or_default().to_owned(),
+        }
+    }
+
+    fn read(row: &Row) -> Result<Self, RecordError> {
+        Ok(Self {
+            scope: row.get("scope")?,
+            key: row.get("key")?,
+            plan_hash: row.get("plan_hash")?,
+            run_id: row.get("run_id")?,
+            id: row.get("id")?,
+            prefix: row.get("prefix")?,
+            batch: row.get("batch")?,
+            size_bytes: row.get("size_bytes")?,
+            etag: row.get("etag")?,
+            last_modified: row.get("last_modified")?,
+            outcome: row.get("outcome")?,
+            reason: row.get("reason")?,
+        })
+    }
+
+    fn bind(self, statement: Statement) -> Statement {
+        statement
+            .bind(self.scope)
+            .bind(self.key)
+            .bind(self.plan_hash)
+            .bind(self.run_id)
+            .bind(self.id)
+            .bind(self.prefix)
+            .bind(self.batch)
+            .bind(self.size_bytes)
+            .bind(self.etag)
+            .bind(self.last_modified)
+            .bind(self.outcome)
+            .bind(self.reason)
+    }
+
+    /// The group that it counts in.
+    fn group(&self) -> String {
+        format!("{} {}", self.scope, String::from_utf8_lossy(&self.prefix))
+    }
+
+    /// What the chain knows of it: everything but who tells it.
+    fn tally(&self) -> Tally {
+        let (batch, size_bytes) = (self.batch.to_be_bytes(), self.size_bytes.to_be_bytes());
+        let optional = |text: &Option<String>| text.as_ref().map_or(vec![0], |text| [&[1], text.as_bytes()].concat());
+        Tally::of_row(&[
+            self.scope.as_bytes(),
+            &self.key,
+            self.plan_hash.as_bytes(),
+            self.id.as_bytes(),
+            &self.prefix,
+            &batch,
+            &size_bytes,
+            self.etag.as_bytes(),
+            &optional(&self.last_modified),
+            &optional(&self.outcome),
+            self.reason.as_bytes(),
+        ])
+    }
+
+    /// Whether a skip may stand in its place: what may have been sent by the same plan stays as it is.
+    fn yields_to_a_skip(&self, plan_hash: &str) -> bool {
+        self.outcome.as_deref() == Some(KeyOutcome::Skipped.as_str()) || self.plan_hash != plan_hash
+    }
+
+    /// Whether the run that settles it is the first to know what became of it.
+    fn is_untold(&self) -> bool {
+        self.outcome.as_deref().is_none_or(|outcome| outcome == KeyOutcome::Unconfirmed.as_str())
+    }
+}
+
+/// Rows as they stand and as they will, by key, so that one statement writes many and the chain knows what changed.
+#[derive(Debug, Default)]
+struct Change {
+    before: BTreeMap<Vec<u8>, JournalRow>,
+    after: BTreeMap<Vec<u8>, JournalRow>,
+}
+
+impl Change {
+    /// Reads what the journal has of these keys.
+    async fn of<'k>(
+        transaction: &mut Transaction,
+        scope: &str,
+        keys: impl Iterator<Item = &'k ObjectKey>,
+        step: &'static str,
+    ) -> Result<Self, RecordError> {
+        let mut change = Self::default();
+        let keys: Vec<&[u8]> = keys.map(|key| key.as_str().as_bytes()).collect();
+        for keys in keys.chunks(ROWS_AT_ONCE) {
+            let places: Vec<String> = (0..keys.len()).map(|place| format!("${}", place + 2)).collect();
+            let select = format!("SELECT {COLUMNS} FROM intents WHERE scope = $1 AND key IN ({})", places.join(", "));
+            let select = keys.iter().fold(statement(step, select).bind(scope), |select, key| select.bind(*key));
+            for row in select.all(&mut *transaction).await? {
+                let row = JournalRow::read(&row)?;
+                change.before.insert(row.key.clone(), row);
+            }
+        }
+        Ok(change)
+    }
+
+    /// The row of a key, as it will stand.
+    fn row(&self, key: &[u8]) -> Option<&JournalRow> {
+        self.after.get(key).or_else(|| self.before.get(key))
+    }
+
+    fn set(&mut self, row: JournalRow) {
+        self.after.insert(row.key.clone(), row);
+    }
+
+    fn tallies(&self) -> Tallies {
+        let mut tallies = Tallies::default();
+        for (key, row) in &self.after {
+            if let Some(before) = self.before.get(key) {
+                tallies.add(&before.group(), before.tally().negated());
+            }
+            tallies.add(&row.group(), row.tally());
+        }
+        tallies
+    }
+
+    /// Writes the rows that change.
+    async fn write(self, transaction: &mut Transaction, step: &'static str) -> Result<(), RecordError> {
+        let rows: Vec<JournalRow> = self.after.into_values().collect();
+        for rows in rows.chunks(ROWS_AT_ONCE) {
+            let upsert = format!(
+                "INSERT INTO intents ({COLUMNS}) VALUES {} ON CONFLICT (scope, key) DO UPDATE SET plan_hash = excluded.plan_hash, \
+                 run_id = excluded.run_id, id = excluded.id, prefix = excluded.prefix, batch = excluded.batch, \
+                 size_bytes = excluded.size_bytes, etag = excluded.etag, last_modified = excluded.last_modified, \
+                 outcome = excluded.outcome, reason = excluded.reason",
+                tuples(rows.len(), 12)
+            );
+            let upsert = rows.iter().cloned().fold(statement(step, upsert), |upsert, row| row.bind(upsert));
+            upsert.run(&mut *transaction).await?;
+        }
+        Ok(())
+    }
+}
+
 impl Ledger {
     /// Writes the intent to delete `objects`, as a whole or not at all. When this returns, it is on the disk.
     pub async fn intend(&self, intent: &Intent<'_>, objects: &[Object]) -> Result<(), RecordError> {
@@ -92,40 +278,30 @@ impl Ledger {
         objects: &[Object],
         skipped: Option<&str>,
     ) -> Result<(), RecordError> {
-        let step = failed("write an intent");
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
+        const STEP: &str = "write an intent";
+        let mut transaction = self.begin(STEP).await?;
+        let keys = objects.iter().map(|object| &object.key);
+        let mut change = Change::of(&mut transaction, intent.scope, keys, STEP).await?;
+        let mut written = ChunkDigest::default();
         for object in objects {
-            let insert = match skipped {
-                None => {
-                    "INSERT INTO intents (scope, key, plan_hash, run_id, id, prefix, batch, size_bytes, etag, last_modified, outcome, reason) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL, '') ON CONFLICT (scope, key) DO UPDATE SET plan_hash = ?3, \
-                     run_id = ?4, prefix = ?6, batch = ?7, size_bytes = ?8, etag = ?9, last_modified = ?10, outcome = NULL, reason = ''"
-                }
-                Some(_) => {
-                    "INSERT INTO intents (scope, key, plan_hash, run_id, id, prefix, batch, size_bytes, etag, last_modified, outcome, reason) \
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'skipped', ?11) ON CONFLICT (scope, key) DO UPDATE SET plan_hash = ?3, \
-                     run_id = ?4, prefix = ?6, batch = ?7, size_bytes = ?8, etag = ?9, last_modified = ?10, outcome = 'skipped', \
-                     reason = ?11 WHERE outcome = 'skipped' OR plan_hash <> ?3"
-                }
-            };
-            let query = sqlx::query(insert)
-                .bind(intent.scope)
-                .bind(object.key.as_str().as_bytes())
-                .bind(intent.plan.to_string())
-                .bind(intent.run.to_string())
-                .bind(intent.id.0)
-                .bind(intent.prefix.as_bytes())
-                .bind(i64::try_from(intent.batch).unwrap_or(i64::MAX))
-                .bind(i64::try_from(object.size_bytes).unwrap_or(i64::MAX))
-                .bind(&object.etag)
-                .bind(object.last_modified);
-            let query = match skipped {
-                Some(reason) => query.bind(reason),
-                None => query,
-            };
-            query.execute(&mut *transaction).await.map_err(&step)?;
+            let row = JournalRow::new(intent, object, skipped);
+            let stays = |before: &JournalRow| skipped.is_some() && !before.yields_to_a_skip(&row.plan_hash);
+            if !change.row(&row.key).is_some_and(stays) {
+                written.add(object);
+                change.set(row);
+            }
         }
-        transaction.commit().await.map_err(&step)
+        if !change.after.is_empty() {
+            let payload = json!({
+                "scope": intent.scope, "run": intent.run.to_string(), "id": intent.id.0, "prefix": intent.prefix,
+                "batch": intent.batch, "count": change.after.len(), "digest": written.finish(), "reason": skipped,
+                "change": change.tallies().to_json(),
+            });
+            let kind = if skipped.is_some() { "intents.skipped" } else { "intents.written" };
+            change.write(&mut transaction, STEP).await?;
+            chain::append(&mut transaction, kind, &intent.plan.to_string(), &payload).await?;
+        }
+        transaction.commit(STEP).await
     }
 
     /// Writes the outcome of keys that were asked for. The run that first knows it tells it.
@@ -135,23 +311,37 @@ impl Ledger {
         run: RunId,
         outcomes: &[(ObjectKey, KeyOutcome, String)],
     ) -> Result<(), RecordError> {
-        let step = failed("write an outcome");
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
+        const STEP: &str = "write an outcome";
+        let mut transaction = self.begin(STEP).await?;
+        let keys = outcomes.iter().map(|(key, ..)| key);
+        let mut change = Change::of(&mut transaction, scope, keys, STEP).await?;
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut settled = Sha256::new();
         for (key, outcome, reason) in outcomes {
-            sqlx::query(
-                "UPDATE intents SET outcome = ?3, reason = ?4, \
-                 run_id = CASE WHEN outcome IS NULL OR outcome = 'unconfirmed' THEN ?5 ELSE run_id END WHERE scope = ?1 AND key = ?2",
-            )
-                .bind(scope)
-                .bind(key.as_str().as_bytes())
-                .bind(outcome.as_str())
-                .bind(reason)
-                .bind(run.to_string())
-                .execute(&mut *transaction)
-                .await
-                .map_err(&step)?;
+            let Some(before) = change.row(key.as_str().as_bytes()) else { continue };
+            let run_id = if before.is_untold() { run.to_string() } else { before.run_id.clone() };
+            let row = JournalRow {
+                run_id,
+                outcome: Some(outcome.as_str().to_owned()),
+                reason: reason.clone(),
+                ..before.clone()
+            };
+            for field in [&row.key, outcome.as_str().as_bytes(), reason.as_bytes()] {
+                settled.update((field.len() as u64).to_be_bytes());
+                settled.update(field);
+            }
+            *counts.entry(outcome.as_str()).or_default() += 1;
+            change.set(row);
         }
-        transaction.commit().await.map_err(&step)
+        if !change.after.is_empty() {
+            let digest = Sha256Hash(settled.finalize().into());
+            let payload = json!({
+                "scope": scope, "counts": counts, "digest": digest, "change": change.tallies().to_json(),
+            });
+            change.write(&mut transaction, STEP).await?;
+            chain::append(&mut transaction, "intents.settled", &run.to_string(), &payload).await?;
+        }
+        transaction.commit(STEP).await
     }
 
     /// Up to 1000 of a group's keys after `after` whose outcome needs a look: those without one, and those that are
@@ -163,40 +353,34 @@ impl Ledger {
         prefix: &str,
         after: Option<&ObjectKey>,
     ) -> Result<Vec<(Object, Option<String>)>, RecordError> {
-        let step = failed("read the intents of a group");
-        let rows = sqlx::query(
-            "SELECT key, size_bytes, etag, last_modified, outcome FROM intents \
-             WHERE scope = ?1 AND key >= ?2 AND key < ?3 AND key > ?4 AND prefix = ?2 AND plan_hash = ?5 \
-             AND (outcome IS NULL OR outcome <> 'skipped') ORDER BY key LIMIT 1000",
-        )
-        .bind(scope)
-        .bind(prefix.as_bytes())
-        .bind(end_of(prefix))
-        .bind(after.map_or(&b""[..], |key| key.as_str().as_bytes()))
-        .bind(plan.to_string())
-        .fetch_all(&self.pool)
-        .await
-        .map_err(&step)?;
-        rows.iter().map(|row| Ok((read_object(row)?, row.try_get("outcome").map_err(&step)?))).collect()
+        let select = "SELECT key, size_bytes, etag, last_modified, outcome FROM intents \
+                      WHERE scope = $1 AND key >= $2 AND key < $3 AND key > $4 AND prefix = $2 AND plan_hash = $5 \
+                      AND (outcome IS NULL OR outcome <> 'skipped') ORDER BY key LIMIT 1000";
+        let select = statement("read the intents of a group", select)
+            .bind(scope)
+            .bind(prefix.as_bytes())
+            .bind(end_of(prefix))
+            .bind(after.map_or(&b""[..], |key| key.as_str().as_bytes()))
+            .bind(plan);
+        let rows = select.all(&self.database).await?;
+        rows.iter().map(|row| Ok((read_object(row)?, row.get("outcome")?))).collect()
     }
 
     /// Notes what became of a group of a plan: `gone`, or why not.
     pub async fn note_disposal(&self, intent: &Intent<'_>, outcome: &str, at: Timestamp) -> Result<(), RecordError> {
-        sqlx::query(
-            "INSERT INTO disposals (plan_hash, prefix, run_id, scope, id, outcome, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
-             ON CONFLICT (plan_hash, prefix) DO UPDATE SET run_id = ?3, outcome = ?6, at = ?7",
-        )
-        .bind(intent.plan.to_string())
-        .bind(intent.prefix.as_bytes())
-        .bind(intent.run.to_string())
-        .bind(intent.scope)
-        .bind(intent.id.0)
-        .bind(outcome)
-        .bind(at)
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .map_err(failed("note what became of a group"))
+        let upsert = "INSERT INTO disposals (plan_hash, prefix, run_id, scope, id, outcome, at) VALUES ($1, $2, $3, $4, $5, $6, $7) \
+                      ON CONFLICT (plan_hash, prefix) DO UPDATE SET run_id = $3, outcome = $6, at = $7";
+        statement("note what became of a group", upsert)
+            .bind(intent.plan)
+            .bind(intent.prefix.as_bytes())
+            .bind(intent.run)
+            .bind(intent.scope)
+            .bind(intent.id)
+            .bind(outcome)
+            .bind(at)
+            .run(&self.database)
+            .await
+            .map(drop)
     }
 
     /// What became of an id's groups: run, plan, prefix, outcome, time.
@@ -205,29 +389,22 @@ impl Ledger {
         scope: &str,
         id: DatasetId,
     ) -> Result<Vec<(String, String, String, Timestamp)>, RecordError> {
-        sqlx::query_as("SELECT run_id, plan_hash, outcome, at FROM disposals WHERE scope = ?1 AND id = ?2 ORDER BY at")
-            .bind(scope)
-            .bind(id.0)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed("read what became of an id"))
+        let select = "SELECT run_id, plan_hash, outcome, at FROM disposals WHERE scope = $1 AND id = $2 ORDER BY at";
+        let rows = statement("read what became of an id", select).bind(scope).bind(id).all(&self.database).await?;
+        rows.iter()
+            .map(|row| Ok((row.get("run_id")?, row.get("plan_hash")?, row.get("outcome")?, row.get("at")?)))
+            .collect()
     }
 
     /// How the keys of a run ended.
     pub async fn deletion_totals(&self, run: RunId) -> Result<DeletionTotals, RecordError> {
-        let step = failed("count the outcomes");
-        let rows: Vec<(Option<String>, i64, i64)> = sqlx::query_as(
-            "SELECT outcome, count(*), coalesce(sum(size_bytes), 0) FROM intents WHERE run_id = ?1 GROUP BY outcome",
-        )
-        .bind(run.to_string())
-        .fetch_all(&self.pool)
-        .await
-        .map_err(&step)?;
+        let select = "SELECT outcome, count(*) AS keys, CAST(coalesce(sum(size_bytes), 0) AS BIGINT) AS bytes \
+                      FROM intents WHERE run_id = $1 GROUP BY outcome";
         let mut totals = DeletionTotals::default();
-        for (outcome, keys, bytes) in rows {
-            let (keys, bytes) = (u64::try_from(keys).unwrap_or(0), u64::try_from(bytes).unwrap_or(0));
+        for row in statement("count the outcomes", select).bind(run).all(&self.database).await? {
+            let (keys, bytes) = (row.count("keys")?, row.count("bytes")?);
             totals.requested += keys;
-            match outcome.as_deref() {
+            match row.get::<Option<String>>("outcome")?.as_deref() {
                 Some("deleted") => {
                     totals.deleted += keys;
                     totals.bytes += bytes;
@@ -248,46 +425,104 @@ impl Ledger {
         run: RunId,
         after: Option<&str>,
     ) -> Result<Vec<DeletionRow>, RecordError> {
-        let step = failed("read the outcomes");
-        let rows =
-            sqlx::query("SELECT * FROM intents WHERE scope = ?1 AND key > ?2 AND run_id = ?3 ORDER BY key LIMIT 1000")
-                .bind(scope)
-                .bind(after.unwrap_or_default().as_bytes())
-                .bind(run.to_string())
-                .fetch_all(&self.pool)
-                .await
-                .map_err(&step)?;
-        rows.iter()
-            .map(|row| {
-                let object = read_object(row)?;
-                let outcome: Option<String> = row.try_get("outcome").map_err(&step)?;
-                let batch: i64 = row.try_get("batch").map_err(&step)?;
-                Ok(DeletionRow {
-                    key: object.key.as_str().to_owned(),
-                    group: text(row, "prefix")?,
-                    bytes: object.size_bytes,
-                    outcome: outcome.unwrap_or_else(|| KeyOutcome::Unconfirmed.as_str().into()),
-                    reason: row.try_get("reason").map_err(&step)?,
-                    batch: u64::try_from(batch).unwrap_or(0),
-                })
+        let select = "SELECT * FROM intents WHERE scope = $1 AND key > $2 AND run_id = $3 ORDER BY key LIMIT 1000";
+        let select =
+            statement("read the outcomes", select).bind(scope).bind(after.unwrap_or_default().as_bytes()).bind(run);
+        let read = |row: &Row| {
+            let object = read_object(row)?;
+            let outcome: Option<String> = row.get("outcome")?;
+            Ok(DeletionRow {
+                key: object.key.as_str().to_owned(),
+                group: text(row, "prefix")?,
+                bytes: object.size_bytes,
+                outcome: outcome.unwrap_or_else(|| KeyOutcome::Unconfirmed.as_str().into()),
+                reason: row.get("reason")?,
+                batch: row.count("batch")?,
             })
-            .collect()
+        };
+        select.all(&self.database).await?.iter().map(read).collect()
     }
 
     /// Whether the journal has sent intents under any prefix of the scope, so that listings must be merged with them.
     pub async fn has_sent_intents(&self, scope: &str) -> Result<bool, RecordError> {
-        sqlx::query_scalar(
-            "SELECT EXISTS (SELECT 1 FROM intents WHERE scope = ?1 AND (outcome IS NULL OR outcome <> 'skipped'))",
-        )
-        .bind(scope)
-        .fetch_one(&self.pool)
-        .await
-        .map_err(failed("look for intents"))
+        let select = "SELECT 1 FROM intents WHERE scope = $1 AND (outcome IS NULL OR outcome <> 'skipped') LIMIT 1";
+        Ok(statement("look for intents", select).bind(scope).optional(&self.database).await?.is_some())
     }
 
     /// The sent intents of one scope, for merging with its listings.
     pub fn sent_intents<'l>(&'l self, scope: &'l str) -> ScopeIntents<'l> {
         ScopeIntents { ledger: self, scope }
+    }
+}
+
+/// Lets a run tell what a dead one of the same plan left without a report.
+pub(super) async fn take_over(
+    transaction: &mut Transaction,
+    plan: Sha256Hash,
+    dead: &str,
+    run: RunId,
+) -> Result<(), RecordError> {
+    let update = "UPDATE intents SET run_id = $3 WHERE plan_hash = $1 AND run_id = $2";
+    statement("take over the intents of a dead run", update)
+        .bind(plan)
+        .bind(dead)
+        .bind(run)
+        .run(transaction)
+        .await
+        .map(drop)
+}
+
+/// Removes the rows of the journal for which `condition` holds, with `value` as its `$1`, and chains that they are gone: a
+/// row is never deleted in any other way. `subject` says for the sake of what.
+pub(super) async fn compact(
+    transaction: &mut Transaction,
+    subject: &str,
+    condition: &'static str,
+    value: &str,
+) -> Result<u64, RecordError> {
+    const STEP: &str = "compact the journal";
+    let mut compacted = 0;
+    let mut last: (String, Vec<u8>) = Default::default();
+    loop {
+        let delete = format!(
+            "DELETE FROM intents WHERE (scope, key) IN (SELECT scope, key FROM intents WHERE ({condition}) \
+             AND (scope, key) > ($2, $3) ORDER BY scope, key LIMIT $4) RETURNING {COLUMNS}"
+        );
+        let delete = statement(STEP, delete).bind(value).bind(&last.0).bind(&last.1[..]).bind(ROWS_PER_PAGE);
+        let rows = delete.all(&mut *transaction).await?;
+        let mut change = Tallies::default();
+        for row in &rows {
+            let row = JournalRow::read(row)?;
+            change.add(&row.group(), row.tally().negated());
+            last = last.max((row.scope, row.key));
+        }
+        if rows.is_empty() {
+            return Ok(compacted);
+        }
+        compacted += rows.len() as u64;
+        let payload = json!({ "count": rows.len(), "change": change.to_json() });
+        chain::append(transaction, "intents.compacted", subject, &payload).await?;
+    }
+}
+
+/// Counts every row of the journal, by group.
+pub(super) async fn tally_intents(transaction: &mut Transaction) -> Result<Tallies, RecordError> {
+    let mut tallies = Tallies::default();
+    let mut last: (String, Vec<u8>) = Default::default();
+    loop {
+        let select = format!(
+            "SELECT {COLUMNS} FROM intents WHERE (scope, key) > ($1, $2) ORDER BY scope, key LIMIT {ROWS_PER_PAGE}"
+        );
+        let select = statement("count the journal", select).bind(&last.0).bind(&last.1[..]);
+        let rows = select.all(&mut *transaction).await?;
+        for row in &rows {
+            let row = JournalRow::read(row)?;
+            tallies.add(&row.group(), row.tally());
+            last = (row.scope, row.key);
+        }
+        if rows.is_empty() {
+            return Ok(tallies);
+        }
     }
 }
 
@@ -301,18 +536,14 @@ pub struct ScopeIntents<'l> {
 #[async_trait]
 impl SentIntents for ScopeIntents<'_> {
     async fn sent_after(&self, prefix: &str, key: Option<&ObjectKey>) -> Result<Vec<Object>, RecordError> {
-        let rows = sqlx::query(
-            "SELECT key, size_bytes, etag, last_modified FROM intents WHERE scope = ?1 AND key >= ?2 AND key < ?3 AND key > ?4 \
-             AND (outcome IS NULL OR outcome <> 'skipped') ORDER BY key LIMIT 1000",
-        )
-        .bind(self.scope)
-        .bind(prefix.as_bytes())
-        .bind(end_of(prefix))
-        .bind(key.map_or(&b""[..], |key| key.as_str().as_bytes()))
-        .fetch_all(&self.ledger.pool)
-        .await
-        .map_err(failed("read the intents of a group"))?;
-        rows.iter().map(read_object).collect()
+        let select = "SELECT key, size_bytes, etag, last_modified FROM intents WHERE scope = $1 AND key >= $2 AND key < $3 AND key > $4 \
+                      AND (outcome IS NULL OR outcome <> 'skipped') ORDER BY key LIMIT 1000";
+        let select = statement("read the intents of a group", select)
+            .bind(self.scope)
+            .bind(prefix.as_bytes())
+            .bind(end_of(prefix))
+            .bind(key.map_or(&b""[..], |key| key.as_str().as_bytes()));
+        select.all(&self.ledger.database).await?.iter().map(read_object).collect()
     }
 }
 
@@ -325,18 +556,17 @@ fn end_of(prefix: &str) -> Vec<u8> {
     end
 }
 
-fn text(row: &SqliteRow, column: &str) -> Result<String, RecordError> {
-    let bytes: Vec<u8> = row.try_get(column).map_err(failed("read a key"))?;
-    String::from_utf8(bytes).map_err(|_| RecordError::Unreadable("a key"))
+fn text(row: &Row, column: &str) -> Result<String, RecordError> {
+    String::from_utf8(row.get(column)?).map_err(|_| RecordError::Unreadable("a key"))
 }
 
-fn read_object(row: &SqliteRow) -> Result<Object, RecordError> {
-    let step = failed("read an intent");
-    let size: i64 = row.try_get("size_bytes").map_err(&step)?;
+fn read_object(row: &Row) -> Result<Object, RecordError> {
+    let last_modified: Option<String> = row.get("last_modified")?;
+    let read = |time: String| time.parse().map_err(|_| RecordError::Unreadable("an object's time"));
     Ok(Object {
         key: ObjectKey::new(text(row, "key")?),
-        size_bytes: u64::try_from(size).unwrap_or(0),
-        etag: row.try_get("etag").map_err(&step)?,
-        last_modified: row.try_get("last_modified").map_err(&step)?,
+        size_bytes: row.count("size_bytes")?,
+        etag: row.get("etag")?,
+        last_modified: last_modified.map(read).transpose()?,
     })
 }

@@ -3,18 +3,20 @@
 //! Invariant: what may go sooner is never decided by a ledger that is lost, new, old or from elsewhere.
 
 mod breakers;
+mod chain;
 mod journal;
 mod ledger;
 mod lock;
 mod plans;
 mod runs;
 mod schedules;
+mod schema;
 mod sightings;
-#[expect(dead_code, reason = "the statements move to it one room at a time")]
 mod sql;
 
+pub use chain::{ChainFault, ChainHead, ChainReport, KnownHead, Verified};
 pub use journal::{Intent, KeyOutcome};
-pub use ledger::{Ledger, RecordError};
+pub use ledger::{Absence, Ledger, RecordError};
 pub use lock::{LockError, RunLock};
 pub use plans::{PlanRow, PlanState};
 pub use runs::{RunEnd, RunRow, RunStart};

@@ -2,7 +2,9 @@
 
 use sqlx::FromRow;
 
-use super::ledger::{Ledger, RecordError, failed};
+use super::chain::tracked::{RUNS, note};
+use super::ledger::{Ledger, RecordError};
+use super::sql::{Row, statement};
 use crate::model::{RunId, Timestamp};
 
 /// What is known of a run when it begins.
@@ -72,100 +74,87 @@ pub struct RunEnd<'r> {
 impl Ledger {
     /// Notes that a run begins. Under the run lock, any other run without an end is dead, and is noted as such.
     pub async fn begin_run(&self, start: &RunStart) -> Result<(), RecordError> {
-        let step = failed("note the start of the run");
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
-        sqlx::query(
-            "UPDATE runs SET finished_at = ?1, outcome = 'failed', reason = 'its process died' WHERE finished_at IS NULL AND run_id <> ?2",
-        )
-        .bind(start.started_at)
-        .bind(start.run_id.to_string())
-        .execute(&mut *transaction)
-        .await
-        .map_err(&step)?;
-        sqlx::query("INSERT INTO runs (run_id, scope, command, is_dry_run, started_at) VALUES (?1, ?2, ?3, ?4, ?5)")
-            .bind(start.run_id.to_string())
+        const STEP: &str = "note the start of the run";
+        let mut transaction = self.begin(STEP).await?;
+        let unended = "SELECT run_id FROM runs WHERE finished_at IS NULL AND run_id <> $1 ORDER BY number";
+        for dead in statement(STEP, unended).bind(start.run_id).all(&mut transaction).await? {
+            let dead: String = dead.get("run_id")?;
+            let died =
+                "UPDATE runs SET finished_at = $1, outcome = 'failed', reason = 'its process died' WHERE run_id = $2";
+            statement(STEP, died).bind(start.started_at).bind(&dead).run(&mut transaction).await?;
+            note(&mut transaction, &RUNS, "died", &dead).await?;
+        }
+        let insert = "INSERT INTO runs (run_id, scope, command, is_dry_run, started_at) VALUES ($1, $2, $3, $4, $5)";
+        statement(STEP, insert)
+            .bind(start.run_id)
             .bind(&start.scope)
             .bind(&start.command)
             .bind(start.is_dry_run)
             .bind(start.started_at)
-            .execute(&mut *transaction)
-            .await
-            .map_err(&step)?;
-        transaction.commit().await.map_err(&step)
+            .run(&mut transaction)
+            .await?;
+        note(&mut transaction, &RUNS, "begun", &start.run_id.to_string()).await?;
+        transaction.commit(STEP).await
     }
 
     /// Notes how a run ended.
     pub async fn finish_run(&self, run: RunId, end: &RunEnd<'_>) -> Result<(), RecordError> {
-        sqlx::query(
-            "UPDATE runs SET finished_at = ?2, outcome = ?3, reason = ?4, exit_code = ?5, plan_hash = ?6, orphan_bytes = ?7, summary = ?8 \
-             WHERE run_id = ?1",
-        )
-        .bind(run.to_string())
-        .bind(end.finished_at)
-        .bind(end.outcome)
-        .bind(end.reason)
-        .bind(end.exit_code)
-        .bind(&end.plan_hash)
-        .bind(end.orphan_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)))
-        .bind(&end.summary)
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .map_err(failed("note the end of the run"))
+        const STEP: &str = "note the end of the run";
+        let mut transaction = self.begin(STEP).await?;
+        let update = "UPDATE runs SET finished_at = $2, outcome = $3, reason = $4, exit_code = $5, plan_hash = $6, orphan_bytes = $7, \
+                      summary = $8 WHERE run_id = $1";
+        statement(STEP, update)
+            .bind(run)
+            .bind(end.finished_at)
+            .bind(end.outcome)
+            .bind(end.reason)
+            .bind(end.exit_code)
+            .bind(end.plan_hash.clone())
+            .bind(end.orphan_bytes)
+            .bind(&end.summary)
+            .run(&mut transaction)
+            .await?;
+        note(&mut transaction, &RUNS, "ended", &run.to_string()).await?;
+        transaction.commit(STEP).await
     }
 
     /// How many runs it has seen.
     pub async fn run_count(&self) -> Result<u64, RecordError> {
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM runs")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(failed("count its runs"))?;
-        Ok(u64::try_from(count).unwrap_or(0))
+        let count = statement("count its runs", "SELECT count(*) AS runs FROM runs");
+        count.one(&self.database).await?.count("runs")
     }
 
     /// Whether it knows a run of that id.
     pub async fn knows_run(&self, run: &str) -> Result<bool, RecordError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM runs WHERE run_id = ?1)")
-            .bind(run)
-            .fetch_one(&self.pool)
-            .await
-            .map_err(failed("look for a run"))
+        let found = statement("look for a run", "SELECT 1 FROM runs WHERE run_id = $1").bind(run);
+        Ok(found.optional(&self.database).await?.is_some())
     }
 
     /// One run.
     pub async fn run(&self, run: &str) -> Result<Option<RunRow>, RecordError> {
-        sqlx::query_as("SELECT * FROM runs WHERE run_id = ?1")
-            .bind(run)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("read a run"))
+        let select = statement("read a run", "SELECT * FROM runs WHERE run_id = $1").bind(run);
+        select.optional(&self.database).await?.map(|row| row.read()).transpose()
     }
 
     /// The newest runs first, of one scope or of all.
     pub async fn runs(&self, scope: Option<&str>, limit: u32) -> Result<Vec<RunRow>, RecordError> {
-        sqlx::query_as("SELECT * FROM runs WHERE ?1 IS NULL OR scope = ?1 ORDER BY number DESC LIMIT ?2")
-            .bind(scope)
-            .bind(limit)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed("read the runs"))
+        let select = "SELECT * FROM runs WHERE $1 IS NULL OR scope = $1 ORDER BY number DESC LIMIT $2";
+        let rows = statement("read the runs", select).bind(scope).bind(limit).all(&self.database).await?;
+        rows.iter().map(Row::read).collect()
     }
 
     /// The newest complete run of a scope that counted every orphan: what a trend is measured against.
     pub async fn last_counted_run(&self, scope: &str) -> Result<Option<RunRow>, RecordError> {
-        sqlx::query_as("SELECT * FROM runs WHERE scope = ?1 AND outcome = 'complete' AND orphan_bytes IS NOT NULL ORDER BY number DESC LIMIT 1")
-            .bind(scope)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("read the last counted run"))
+        let select = "SELECT * FROM runs WHERE scope = $1 AND outcome = 'complete' AND orphan_bytes IS NOT NULL \
+                      ORDER BY number DESC LIMIT 1";
+        let row = statement("read the last counted run", select).bind(scope).optional(&self.database).await?;
+        row.map(|row| row.read()).transpose()
     }
 
     /// The newest complete run of a scope.
     pub async fn last_complete_run(&self, scope: &str) -> Result<Option<RunRow>, RecordError> {
-        sqlx::query_as("SELECT * FROM runs WHERE scope = ?1 AND outcome = 'complete' ORDER BY number DESC LIMIT 1")
-            .bind(scope)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("read the last complete run"))
+        let select = "SELECT * FROM runs WHERE scope = $1 AND outcome = 'complete' ORDER BY number DESC LIMIT 1";
+        let row = statement("read the last complete run", select).bind(scope).optional(&self.database).await?;
+        row.map(|row| row.read()).transpose()
     }
 }

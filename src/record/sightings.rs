@@ -1,10 +1,13 @@
 //! The sightings: who was seen as an orphan, since when, and unchanged.
 
-use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
-use super::ledger::{Ledger, RecordError, failed};
+use super::chain::tracked::{BASELINES, note};
+use super::journal;
+use super::ledger::{Ledger, RecordError};
+use super::sql::{Row, Statement, Transaction, statement, tuples};
 use crate::decide::breakers::Baseline;
 use crate::decide::sightings::Sighting;
 use crate::model::{DatasetId, RunId, Sha256Hash};
@@ -20,15 +23,14 @@ pub struct ScanDelta {
     pub resolved: u64,
 }
 
+/// Rows that one statement writes.
+const ROWS_AT_ONCE: usize = 500;
+
 impl Ledger {
     /// The sightings of an id so far.
     pub async fn sighting(&self, scope: &str, id: DatasetId) -> Result<Option<Sighting>, RecordError> {
-        let row = sqlx::query("SELECT * FROM sightings WHERE scope = ?1 AND id = ?2")
-            .bind(scope)
-            .bind(id.0)
-            .fetch_optional(&self.pool)
-            .await
-            .map_err(failed("read the sightings of an id"))?;
+        let select = statement("read the sightings of an id", "SELECT * FROM sightings WHERE scope = $1 AND id = $2");
+        let row = select.bind(scope).bind(id).optional(&self.database).await?;
         row.map(|row| read_sighting(&row)).transpose()
     }
 
@@ -41,112 +43,99 @@ impl Ledger {
         orphans: &[(DatasetId, Sighting)],
         baseline: &Baseline,
     ) -> Result<ScanDelta, RecordError> {
-        let step = failed("record the scan");
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
-        let before: i64 = sqlx::query_scalar("SELECT count(*) FROM sightings WHERE scope = ?1")
-            .bind(scope)
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(&step)?;
-        for (id, sighting) in orphans {
-            sqlx::query(
-                "INSERT INTO sightings (scope, id, first_run, first_seen, last_run, last_seen, sightings, witnessed_ms, digest) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (scope, id) DO UPDATE SET first_run = ?3, first_seen = ?4, \
-                 last_run = ?5, last_seen = ?6, sightings = ?7, witnessed_ms = ?8, digest = ?9",
-            )
-            .bind(scope)
-            .bind(id.0)
-            .bind(sighting.first_run.to_string())
-            .bind(sighting.first_seen)
-            .bind(run.to_string())
-            .bind(sighting.last_seen)
-            .bind(sighting.sightings)
-            .bind(sighting.witnessed.num_milliseconds())
-            .bind(&sighting.digest.0[..])
-            .execute(&mut *transaction)
-            .await
-            .map_err(&step)?;
+        const STEP: &str = "record the scan";
+        let mut transaction = self.begin(STEP).await?;
+        let before = statement(STEP, "SELECT count(*) AS ids FROM sightings WHERE scope = $1").bind(scope);
+        let before = before.one(&mut transaction).await?.count("ids")?;
+        for orphans in orphans.chunks(ROWS_AT_ONCE) {
+            write_sightings(&mut transaction, scope, run, orphans).await?;
         }
-        let resolved = sqlx::query("DELETE FROM sightings WHERE scope = ?1 AND last_run <> ?2")
-            .bind(scope)
-            .bind(run.to_string())
-            .execute(&mut *transaction)
-            .await
-            .map_err(&step)?
-            .rows_affected();
+        let resolved =
+            statement(STEP, "DELETE FROM sightings WHERE scope = $1 AND last_run <> $2").bind(scope).bind(run);
+        let resolved = resolved.run(&mut transaction).await?;
         // What a closed plan asked for and nobody sees any more is done with.
-        sqlx::query(
-            "DELETE FROM intents WHERE scope = ?1 AND plan_hash IN (SELECT hash FROM plans WHERE state = 'closed') \
-             AND id NOT IN (SELECT id FROM sightings WHERE scope = ?1)",
-        )
-        .bind(scope)
-        .execute(&mut *transaction)
-        .await
-        .map_err(&step)?;
+        let done_with = "scope = $1 AND plan_hash IN (SELECT hash FROM plans WHERE state = 'closed') \
+                         AND id NOT IN (SELECT id FROM sightings WHERE scope = $1)";
+        journal::compact(&mut transaction, &run.to_string(), done_with, scope).await?;
         write_baseline(&mut transaction, scope, run, baseline).await?;
-        transaction.commit().await.map_err(&step)?;
-        let persisting = u64::try_from(before).unwrap_or(0).saturating_sub(resolved);
+        transaction.commit(STEP).await?;
+        let persisting = before.saturating_sub(resolved);
         Ok(ScanDelta { new: (orphans.len() as u64).saturating_sub(persisting), persisting, resolved })
     }
 
     /// Starts the sightings of these ids again: they were seen live, so whatever was planned for them is off for good.
     pub async fn forget(&self, scope: &str, ids: &[DatasetId]) -> Result<(), RecordError> {
-        let step = failed("start sightings again");
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(&step)?;
-        for id in ids {
-            sqlx::query("DELETE FROM sightings WHERE scope = ?1 AND id = ?2")
-                .bind(scope)
-                .bind(id.0)
-                .execute(&mut *transaction)
-                .await
-                .map_err(&step)?;
+        const STEP: &str = "start sightings again";
+        let mut transaction = self.begin(STEP).await?;
+        for ids in ids.chunks(ROWS_AT_ONCE) {
+            let places: Vec<String> = (0..ids.len()).map(|place| format!("${}", place + 2)).collect();
+            let delete = format!("DELETE FROM sightings WHERE scope = $1 AND id IN ({})", places.join(", "));
+            let delete = statement(STEP, delete).bind(scope);
+            ids.iter().fold(delete, |delete, id| delete.bind(*id)).run(&mut transaction).await?;
         }
-        transaction.commit().await.map_err(&step)
+        transaction.commit(STEP).await
     }
 
     /// Makes the next scan take an id for changed, whatever it sees: a look in between saw something else.
     pub async fn spoil(&self, scope: &str, id: DatasetId) -> Result<(), RecordError> {
-        sqlx::query("UPDATE sightings SET digest = zeroblob(32) WHERE scope = ?1 AND id = ?2")
-            .bind(scope)
-            .bind(id.0)
-            .execute(&self.pool)
-            .await
-            .map(drop)
-            .map_err(failed("spoil the sightings of an id"))
+        let update = "UPDATE sightings SET digest = $3 WHERE scope = $1 AND id = $2";
+        let update = statement("spoil the sightings of an id", update).bind(scope).bind(id).bind(&[0; 32][..]);
+        update.run(&self.database).await.map(drop)
     }
 
     /// The ids that have sightings.
     pub async fn sighted_ids(&self, scope: &str) -> Result<Vec<DatasetId>, RecordError> {
-        let ids: Vec<Uuid> = sqlx::query_scalar("SELECT id FROM sightings WHERE scope = ?1")
-            .bind(scope)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed("read the sighted ids"))?;
-        Ok(ids.into_iter().map(DatasetId).collect())
+        let select = statement("read the sighted ids", "SELECT id FROM sightings WHERE scope = $1").bind(scope);
+        select.all(&self.database).await?.iter().map(|row| row.get("id").map(DatasetId)).collect()
     }
 
     /// Starts all sightings of a scope again; says how many there were.
     pub async fn forget_all(&self, scope: &str) -> Result<u64, RecordError> {
-        sqlx::query("DELETE FROM sightings WHERE scope = ?1")
-            .bind(scope)
-            .execute(&self.pool)
-            .await
-            .map(|done| done.rows_affected())
-            .map_err(failed("start all sightings again"))
+        let delete = statement("start all sightings again", "DELETE FROM sightings WHERE scope = $1").bind(scope);
+        delete.run(&self.database).await
     }
 }
 
-fn read_sighting(row: &SqliteRow) -> Result<Sighting, RecordError> {
+async fn write_sightings(
+    transaction: &mut Transaction,
+    scope: &str,
+    run: RunId,
+    orphans: &[(DatasetId, Sighting)],
+) -> Result<(), RecordError> {
+    // One id stands in a statement once: Postgres takes no row twice.
+    let orphans: BTreeMap<DatasetId, &Sighting> = orphans.iter().map(|(id, sighting)| (*id, sighting)).collect();
+    let upsert = format!(
+        "INSERT INTO sightings (scope, id, first_run, first_seen, last_run, last_seen, sightings, witnessed_ms, digest) VALUES {} \
+         ON CONFLICT (scope, id) DO UPDATE SET first_run = excluded.first_run, first_seen = excluded.first_seen, \
+         last_run = excluded.last_run, last_seen = excluded.last_seen, sightings = excluded.sightings, \
+         witnessed_ms = excluded.witnessed_ms, digest = excluded.digest",
+        tuples(orphans.len(), 9)
+    );
+    let bind = |upsert: Statement, (id, sighting): (DatasetId, &Sighting)| {
+        upsert
+            .bind(scope)
+            .bind(id)
+            .bind(sighting.first_run)
+            .bind(sighting.first_seen)
+            .bind(run)
+            .bind(sighting.last_seen)
+            .bind(sighting.sightings)
+            .bind(sighting.witnessed.num_milliseconds())
+            .bind(&sighting.digest.0[..])
+    };
+    let upsert = orphans.into_iter().fold(statement("record the scan", upsert), bind);
+    upsert.run(transaction).await.map(drop)
+}
+
+fn read_sighting(row: &Row) -> Result<Sighting, RecordError> {
     let unreadable = || RecordError::Unreadable("a sighting");
-    let step = failed("read a sighting");
-    let first_run: String = row.try_get("first_run").map_err(&step)?;
-    let digest: Vec<u8> = row.try_get("digest").map_err(&step)?;
+    let (first_run, digest): (String, Vec<u8>) = (row.get("first_run")?, row.get("digest")?);
     Ok(Sighting {
         first_run: RunId(Uuid::parse_str(&first_run).map_err(|_| unreadable())?),
-        first_seen: row.try_get("first_seen").map_err(&step)?,
-        last_seen: row.try_get("last_seen").map_err(&step)?,
-        sightings: row.try_get("sightings").map_err(&step)?,
-        witnessed: chrono::Duration::milliseconds(row.try_get("witnessed_ms").map_err(&step)?),
+        first_seen: row.get("first_seen")?,
+        last_seen: row.get("last_seen")?,
+        sightings: u32::try_from(row.get::<i64>("sightings")?).map_err(|_| unreadable())?,
+        witnessed: chrono::Duration::milliseconds(row.get("witnessed_ms")?),
         digest: Sha256Hash(digest.try_into().map_err(|_| unreadable())?),
         is_changed: false,
     })
@@ -154,18 +143,14 @@ fn read_sighting(row: &SqliteRow) -> Result<Sighting, RecordError> {
 
 /// Sets the baseline of a scope inside a transaction.
 pub(super) async fn write_baseline(
-    transaction: &mut sqlx::Transaction<'_, sqlx::Sqlite>,
+    transaction: &mut Transaction,
     scope: &str,
     run: RunId,
     baseline: &Baseline,
 ) -> Result<(), RecordError> {
     let baseline = serde_json::to_string(baseline).map_err(|_| RecordError::Unreadable("a baseline"))?;
-    sqlx::query("INSERT INTO baselines (scope, baseline, run_id) VALUES (?1, ?2, ?3) ON CONFLICT (scope) DO UPDATE SET baseline = ?2, run_id = ?3")
-        .bind(scope)
-        .bind(baseline)
-        .bind(run.to_string())
-        .execute(&mut **transaction)
-        .await
-        .map(drop)
-        .map_err(failed("set the baseline"))
+    let upsert = "INSERT INTO baselines (scope, baseline, run_id) VALUES ($1, $2, $3) \
+                  ON CONFLICT (scope) DO UPDATE SET baseline = $2, run_id = $3";
+    statement("set the baseline", upsert).bind(scope).bind(baseline).bind(run).run(&mut *transaction).await?;
+    note(transaction, &BASELINES, "set", scope).await
 }

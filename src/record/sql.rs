@@ -31,32 +31,56 @@ pub enum Transaction {
     Postgres(sqlx::Transaction<'static, Postgres>),
 }
 
-/// What the advisory lock of a writing transaction is named by: it is released with the transaction, so that no pooler
-/// can strand it.
-const WRITER_LOCK: i64 = 0x6f72_7068_616e_7301;
+/// Begins a writing transaction on Postgres. Every setting belongs to the transaction: behind a pooler, a session's would
+/// reach other clients, and not us. The advisory lock, whose number spells `orphans`, is released with it, so that no
+/// pooler can strand it; it makes writers follow one another, as `BEGIN IMMEDIATE` does.
+const BEGIN_WRITING: &str = "BEGIN; SET LOCAL search_path = orphan_sweeper; SET LOCAL synchronous_commit = on; \
+     SET LOCAL timezone = 'UTC'; SET LOCAL lock_timeout = '20s'; SET LOCAL idle_in_transaction_session_timeout = '5min'; \
+     SELECT pg_catalog.pg_advisory_xact_lock(8030604679168553729)";
+
+/// Begins a reading transaction on Postgres, which sees one snapshot.
+const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = orphan_sweeper; \
+     SET LOCAL timezone = 'UTC'; SET LOCAL idle_in_transaction_session_timeout = '5min'";
+
+/// The SQL that the two kinds do not share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Of a file.
+    Sqlite,
+    /// Of a schema.
+    Postgres,
+}
 
 impl Database {
     /// Begins a transaction that shuts out every other writer.
     pub async fn begin(&self, step: &'static str) -> Result<Transaction, RecordError> {
         match self {
             // A deferred transaction that turns writer while another writes would fail at once.
-            Self::Sqlite(pool) => {
-                pool.begin_with("BEGIN IMMEDIATE").await.map(Transaction::Sqlite).map_err(failed(step))
-            }
-            Self::Postgres(pool) => {
-                let mut transaction = pool.begin().await.map_err(failed(step))?;
-                sqlx::query("SELECT pg_catalog.pg_advisory_xact_lock($1)")
-                    .bind(WRITER_LOCK)
-                    .execute(&mut *transaction)
-                    .await
-                    .map_err(failed(step))?;
-                Ok(Transaction::Postgres(transaction))
-            }
+            Self::Sqlite(pool) => pool.begin_with("BEGIN IMMEDIATE").await.map(Transaction::Sqlite),
+            Self::Postgres(pool) => pool.begin_with(BEGIN_WRITING).await.map(Transaction::Postgres),
         }
+        .map_err(failed(step))
+    }
+
+    /// Begins a transaction that only reads, and sees one snapshot.
+    pub async fn begin_reading(&self, step: &'static str) -> Result<Transaction, RecordError> {
+        match self {
+            Self::Sqlite(pool) => pool.begin().await.map(Transaction::Sqlite),
+            Self::Postgres(pool) => pool.begin_with(BEGIN_READING).await.map(Transaction::Postgres),
+        }
+        .map_err(failed(step))
     }
 }
 
 impl Transaction {
+    /// Which of the two it speaks.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::Postgres(_) => Dialect::Postgres,
+        }
+    }
+
     /// Makes its changes durable.
     pub async fn commit(self, step: &'static str) -> Result<(), RecordError> {
         match self {
@@ -153,6 +177,15 @@ pub struct Statement {
     values: Vec<Value>,
 }
 
+/// The placeholders of `rows` tuples of as many values as `columns` says: `($1, $2), ($3, $4)`.
+pub fn tuples(rows: usize, columns: usize) -> String {
+    let tuple = |row: usize| {
+        let places: Vec<String> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        format!("({})", places.join(", "))
+    };
+    (0..rows).map(tuple).collect::<Vec<_>>().join(", ")
+}
+
 /// A statement with `$1` placeholders, in the SQL that both kinds share.
 pub fn statement(step: &'static str, sql: impl Into<Cow<'static, str>>) -> Statement {
     Statement { step, sql: sql.into(), values: Vec::new() }
@@ -190,44 +223,68 @@ impl Statement {
         bind_all!(self)
     }
 
+    /// Unnamed: named statements of an earlier client are a pooler's trap.
     fn for_postgres(self) -> PostgresQuery {
-        bind_all!(self)
+        bind_all!(self).persistent(false)
     }
 
     /// Runs it; says how many rows it changed.
     pub async fn run(self, on: impl Into<On<'_>>) -> Result<u64, RecordError> {
         let step = self.step;
-        let done = match on.into() {
+        match on.into() {
+            On::Transaction(transaction) => self.run_in(transaction).await,
             On::Database(Database::Sqlite(pool)) => {
-                self.for_sqlite().execute(pool).await.map(|done| done.rows_affected())
+                self.for_sqlite().execute(pool).await.map(|done| done.rows_affected()).map_err(failed(step))
             }
-            On::Database(Database::Postgres(pool)) => {
-                self.for_postgres().execute(pool).await.map(|done| done.rows_affected())
+            On::Database(database @ Database::Postgres(_)) => {
+                let mut transaction = database.begin(step).await?;
+                let changed = self.run_in(&mut transaction).await?;
+                transaction.commit(step).await?;
+                Ok(changed)
             }
-            On::Transaction(Transaction::Sqlite(transaction)) => {
+        }
+    }
+
+    async fn run_in(self, transaction: &mut Transaction) -> Result<u64, RecordError> {
+        let step = self.step;
+        match transaction {
+            Transaction::Sqlite(transaction) => {
                 self.for_sqlite().execute(&mut **transaction).await.map(|done| done.rows_affected())
             }
-            On::Transaction(Transaction::Postgres(transaction)) => {
+            Transaction::Postgres(transaction) => {
                 self.for_postgres().execute(&mut **transaction).await.map(|done| done.rows_affected())
             }
-        };
-        done.map_err(failed(step))
+        }
+        .map_err(failed(step))
     }
 
     /// Its rows.
     pub async fn all(self, on: impl Into<On<'_>>) -> Result<Vec<Row>, RecordError> {
         let step = self.step;
-        let rows = match on.into() {
-            On::Database(Database::Sqlite(pool)) => self.for_sqlite().fetch_all(pool).await.map(sqlite_rows),
-            On::Database(Database::Postgres(pool)) => self.for_postgres().fetch_all(pool).await.map(postgres_rows),
-            On::Transaction(Transaction::Sqlite(transaction)) => {
-                self.for_sqlite().fetch_all(&mut **transaction).await.map(sqlite_rows)
+        match on.into() {
+            On::Transaction(transaction) => self.all_in(transaction).await,
+            On::Database(Database::Sqlite(pool)) => {
+                self.for_sqlite().fetch_all(pool).await.map(sqlite_rows).map_err(failed(step))
             }
-            On::Transaction(Transaction::Postgres(transaction)) => {
+            // A transaction also for one look: its settings, and its place behind a pooler, are the transaction's.
+            On::Database(database @ Database::Postgres(_)) => {
+                let mut transaction = database.begin_reading(step).await?;
+                let rows = self.all_in(&mut transaction).await?;
+                transaction.commit(step).await?;
+                Ok(rows)
+            }
+        }
+    }
+
+    async fn all_in(self, transaction: &mut Transaction) -> Result<Vec<Row>, RecordError> {
+        let step = self.step;
+        match transaction {
+            Transaction::Sqlite(transaction) => self.for_sqlite().fetch_all(&mut **transaction).await.map(sqlite_rows),
+            Transaction::Postgres(transaction) => {
                 self.for_postgres().fetch_all(&mut **transaction).await.map(postgres_rows)
             }
-        };
-        rows.map_err(failed(step))
+        }
+        .map_err(failed(step))
     }
 
     /// Its first row, if it has any.

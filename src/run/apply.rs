@@ -183,8 +183,9 @@ async fn apply_plan(
         return Err(stop_file_refusal(session));
     }
     space::check(session.folder.path(), totals.objects)?;
-    let ledger_folder = session.services.config.ledger_path.parent().unwrap_or(Path::new("."));
-    space::check(ledger_folder, totals.objects)?;
+    if let Some(ledger_folder) = session.services.config.ledger.folder() {
+        space::check(ledger_folder, totals.objects)?;
+    }
     if plan.plan.groups.is_empty() {
         session.finished_plans.push(plan.hash);
         return Ok(());

@@ -267,7 +267,7 @@ async fn make_plan(session: &mut Session<'_>, scan: &Scan, groups: Vec<PlanGroup
         run_id: session.run,
         created_at: scan.as_of,
         expires_at: scan.as_of.checked_add_signed(lifetime).unwrap_or(Timestamp::MAX_UTC),
-        ledger: PlanLedger { id: ledger.id(), path: ledger.path().display().to_string() },
+        ledger: PlanLedger { id: ledger.id(), path: ledger.shown().to_owned() },
         target: PlanTarget::new(&scan.observation.target, &scan.references.identity),
         policy: PlanPolicy::of(scope),
         totals: totals_of(&groups),

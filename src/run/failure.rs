@@ -50,8 +50,8 @@ pub enum RunFailure {
     /// The page could not be rendered.
     #[error("report.html could not be rendered")]
     Render(#[source] askama::Error),
-    /// It was told to stop.
-    #[error("it was told to stop")]
+    /// It was told to stop, or lost the lock.
+    #[error("{}", if *.0 == Exit::Locked { "it lost the lock of the ledger, which another run may have by now" } else { "it was told to stop" })]
     Interrupted(Exit),
 }
 
@@ -138,7 +138,7 @@ impl RunFailure {
             Self::Store(error) => Some(error.fault.hint().to_owned()),
             Self::References(error) => Some(error.hint().to_owned()),
             Self::Record(RecordError::Newer(_)) => Some("use the newer version of orphan-sweeper that wrote it".into()),
-            Self::Record(_) => Some("check the disk that holds the ledger, `ledger.path`".into()),
+            Self::Record(_) => Some("check the disk or the database that holds the ledger, `[ledger]`".into()),
             Self::Report(_) | Self::ReportRow(_) => Some("check the disk and the rights of `reports.directory`".into()),
             Self::Space(_) => {
                 Some("free some space, or point `ledger.path` and `reports.directory` at another disk".into())

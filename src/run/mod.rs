@@ -49,6 +49,8 @@ pub struct Stop {
     /// Cancelled when the run should finish what it has in flight and end.
     pub token: CancellationToken,
     signal: Arc<AtomicU8>,
+    /// The signal of the process, where this is the stop of one of its runs.
+    process: Option<Arc<AtomicU8>>,
 }
 
 impl Stop {
@@ -60,7 +62,36 @@ impl Stop {
 
     /// The exit of a run that was stopped.
     pub fn exit(&self) -> Exit {
-        if self.signal.load(Ordering::SeqCst) == Exit::Terminated.code() { Exit::Terminated } else { Exit::Interrupted }
+        let asked = |signal: &Arc<AtomicU8>| signal.load(Ordering::SeqCst);
+        let code = self.process.as_ref().map(asked).filter(|code| *code != 0).unwrap_or_else(|| asked(&self.signal));
+        [Exit::Terminated, Exit::Locked].into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::Interrupted)
+    }
+
+    /// The stop of one run of this process: it stops with the process, and may stop alone.
+    #[must_use]
+    pub fn of_one_run(&self) -> Self {
+        let signal = Arc::default();
+        Self { token: self.token.child_token(), signal, process: Some(Arc::clone(&self.signal)) }
+    }
+
+    /// What to do when the lock of the run is lost: end it after what it has in flight.
+    pub fn when_lock_is_lost(&self) -> impl FnOnce() + Send + 'static + use<> {
+        let stop = self.clone();
+        move || stop.ask(Exit::Locked)
+    }
+}
+
+impl Services {
+    /// The same services for a run that is stopped by `stop`.
+    #[must_use]
+    pub fn with_stop(&self, stop: Stop) -> Self {
+        Self {
+            config: self.config.clone(),
+            clock: Arc::clone(&self.clock),
+            ledger: self.ledger.clone(),
+            stop,
+            progress: self.progress.clone(),
+        }
     }
 }
 

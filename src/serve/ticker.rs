@@ -8,11 +8,11 @@ use tokio_cron_scheduler::{Job as Ring, JobScheduler};
 use super::due::{Due, due};
 use super::signals;
 use crate::cli::Global;
-use crate::command::{CommandError, Host, load, scopes};
+use crate::command::{CommandError, Host, ledger_place, load, scopes};
 use crate::config::{ScheduledCommand, Scope};
 use crate::exit::Exit;
 use crate::model::{Mode, Timestamp};
-use crate::record::{Ledger, LockError, RecordError, RunLock};
+use crate::record::{Absence, Ledger, LockError, RecordError};
 use crate::run::{Job, Keyring, Services, Stop, run_scope};
 use crate::telemetry::Progress;
 
@@ -35,7 +35,7 @@ pub async fn serve(global: &Global, host: &Host, progress: Progress) -> Result<E
             "add [scope.schedule] with cron = \"0 3 * * *\" to config.toml",
         ));
     }
-    let ledger = Ledger::open_or_create(&config.ledger_path, host.clock.now()).await?;
+    let ledger = Ledger::open(&ledger_place(&config, host)?, Absence::Make, host.clock.now()).await?;
     let stop = Stop::default();
     signals::listen(stop.clone());
     let services = Services { config, clock: host.clock.clone(), ledger, stop: stop.clone(), progress };
@@ -96,10 +96,12 @@ async fn look<'s>(services: &Services, keyring: &Keyring, scopes: impl Iterator<
         return;
     }
     // The lock before the mark: an occurrence that finds it held is looked at again.
-    let _lock = match RunLock::take(&services.config.ledger_path) {
+    // A run that loses the lock ends, and the daemon goes on.
+    let services = &services.with_stop(services.stop.of_one_run());
+    let _lock = match services.ledger.lock(services.stop.when_lock_is_lost()).await {
         Ok(lock) => lock,
-        Err(LockError::Held(path)) => {
-            tracing::warn!(lock = %path.display(), "another run is going on; what is due waits for it");
+        Err(held @ (LockError::Held(_) | LockError::Leased { .. })) => {
+            tracing::warn!(lock = %held, "another run is going on; what is due waits for it");
             return;
         }
         Err(error) => {

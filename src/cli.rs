@@ -75,8 +75,11 @@ pub enum Command {
         /// Lift a size breaker for this plan, on record, such as `objects=2500000`
         #[arg(long, value_name = "NAME=VALUE")]
         allow: Vec<String>,
+        /// Delete although a live table is empty, because it really is: the whole hash of this plan
+        #[arg(long, value_name = "HASH")]
+        accept_empty_references: Option<String>,
     },
-    /// Audit, then apply what policy allows, unattended
+    /// Audit, then apply what the policy allows or a person has approved since, unattended
     #[command(after_help = "Example:\n  orphan-sweeper sweep --scope synthetic --json > summary.json")]
     Sweep {
         /// Audit only
@@ -88,9 +91,14 @@ pub enum Command {
     Serve,
     /// Show what happened
     #[command(
-        after_help = "Examples:\n  orphan-sweeper history                 the last runs\n  orphan-sweeper history 0190f5fe-…      one run\n  orphan-sweeper history --healthy=26h   exit 1 when no run succeeded for that long"
+        after_help = "Examples:\n  orphan-sweeper history                 the last runs\n  orphan-sweeper history 0190f5fe-…      one run\n  orphan-sweeper history --healthy=26h   exit 1 when no run succeeded for that long\n  orphan-sweeper history verify          exit 1 when what was recorded was changed since",
+        args_conflicts_with_subcommands = true,
+        subcommand_precedence_over_arg = true
     )]
     History {
+        /// What else to do with it
+        #[command(subcommand)]
+        action: Option<HistoryAction>,
         /// A run's id
         run: Option<String>,
         /// Exit 1 when no run succeeded within this time [default: one interval of the schedule plus 2 h]
@@ -102,6 +110,18 @@ pub enum Command {
     Explain {
         /// The dataset's id
         id: String,
+    },
+    /// Review a plan before it is applied
+    Plan {
+        /// What to do
+        #[command(subcommand)]
+        action: PlanAction,
+    },
+    /// Protect ids by name and reason, whatever every other rule says
+    Hold {
+        /// What to do
+        #[command(subcommand)]
+        action: HoldAction,
     },
     /// Acknowledge a latched breaker, once its cause is found
     #[command(
@@ -155,6 +175,101 @@ pub enum SchemaOf {
     Summary,
     /// `plan.json`
     Plan,
+}
+
+/// What can be done with a plan.
+#[derive(Debug, Subcommand)]
+pub enum PlanAction {
+    /// Show what a plan would delete, what was decided on it, and what comes next
+    #[command(
+        after_help = "Examples:\n  orphan-sweeper plan show reports/synthetic/latest\n  orphan-sweeper plan show 3f9c2a… --all --json > plan.json"
+    )]
+    Show {
+        /// The path of a plan.json, or a plan's hash
+        plan: String,
+        /// Every group instead of the largest
+        #[arg(long)]
+        all: bool,
+    },
+    /// Approve a plan, or ids of it, on record: the next sweep applies what is approved
+    #[command(
+        after_help = "Examples:\n  orphan-sweeper plan approve 3f9c2a… --by ada --reason \"reviewed, ticket 4711\"\n  orphan-sweeper plan approve 3f9c2a… --id 0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10 --by ada --reason \"old test data\""
+    )]
+    Approve(DecisionArguments),
+    /// Reject a plan, or ids of it, on record: it does not go, also where an apply is running
+    #[command(
+        after_help = "Examples:\n  orphan-sweeper plan reject 3f9c2a… --by ada --reason \"the import is not finished\"\n  orphan-sweeper plan reject 3f9c2a… --id 0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10 --by ada --reason \"needed for the paper\""
+    )]
+    Reject(DecisionArguments),
+}
+
+/// A decision on a plan.
+#[derive(Debug, Args)]
+pub struct DecisionArguments {
+    /// The path of a plan.json, or a plan's hash
+    pub plan: String,
+    /// Only this id of the plan; may be given several times [default: the whole plan]
+    #[arg(long, value_name = "ID")]
+    pub id: Vec<String>,
+    /// Who decides
+    #[arg(long, value_name = "NAME")]
+    pub by: String,
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// What can be done with holds.
+#[derive(Debug, Subcommand)]
+pub enum HoldAction {
+    /// Protect an id, on record
+    #[command(
+        after_help = "Example:\n  orphan-sweeper hold add 0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10 --by ada --reason \"evidence for ticket 4711\" --until 2027-01-31"
+    )]
+    Add {
+        /// The dataset's id, in any spelling
+        id: String,
+        /// Who protects it
+        #[arg(long, value_name = "NAME")]
+        by: String,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// Until the end of this day in UTC, or until this time (RFC 3339) [default: until it is removed]
+        #[arg(long, value_name = "DATE")]
+        until: Option<String>,
+    },
+    /// Take the ledger's holds off an id; they stay on record
+    #[command(
+        after_help = "Example:\n  orphan-sweeper hold remove 0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10 --by ada --reason \"ticket 4711 is closed\""
+    )]
+    Remove {
+        /// The dataset's id, in any spelling
+        id: String,
+        /// Who takes it off
+        #[arg(long, value_name = "NAME")]
+        by: Option<String>,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Show the protected ids of every source
+    #[command(after_help = "Example:\n  orphan-sweeper hold list --json")]
+    List,
+}
+
+/// What can be done with the history.
+#[derive(Debug, Subcommand)]
+pub enum HistoryAction {
+    /// Prove that nothing recorded was edited, removed, reordered or cut off since
+    #[command(
+        after_help = "Examples:\n  orphan-sweeper history verify                  the chain, the rows, and every report beside the ledger\n  orphan-sweeper history verify --head 9f2c…     a head that was kept elsewhere must be in the chain\n\nWhoever can write the ledger and every report beside it can write another history: keep heads where they\ncannot write. Each summary.json has one (`journal.head`), and the last log line of each run (`journal_head`)."
+    )]
+    Verify {
+        /// A head that was noted earlier, from a `summary.json` or a log
+        #[arg(long, value_name = "HASH")]
+        head: Option<String>,
+    },
 }
 
 /// What can be done with the ledger.

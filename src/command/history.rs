@@ -10,8 +10,11 @@ use crate::cli::Global;
 use crate::config::{Config, DAY, Scope};
 use crate::decide::breakers::{Breaker, MAX_SKEW};
 use crate::exit::Exit;
-use crate::model::{Timestamp, human_bytes};
+use crate::model::{Timestamp, human_bytes, visible};
 use crate::record::{Ledger, RunRow};
+
+/// Decisions that the history shows.
+const MOST_DECISIONS: u32 = 30;
 
 /// Added to one interval of the schedule before silence counts as illness.
 const SLACK: Duration = Duration::from_secs(2 * 3600);
@@ -62,8 +65,12 @@ async fn show_runs(global: &Global, config: &Config, ledger: &Ledger) -> Result<
         }
     }
     let acknowledgements = ledger.acknowledgements().await?;
+    let decisions = ledger.newest_decisions(global.scope.as_deref(), MOST_DECISIONS).await?;
     if global.json {
-        print_json(&json!({ "runs": runs, "latched": latched, "acknowledgements": acknowledgements }));
+        let decisions: Vec<_> = decisions.iter().map(super::plan::decision_document).collect();
+        print_json(
+            &json!({ "runs": runs, "latched": latched, "acknowledgements": acknowledgements, "decisions": decisions }),
+        );
         return Ok(Exit::Done);
     }
     let mut text = if runs.is_empty() {
@@ -91,6 +98,18 @@ async fn show_runs(global: &Global, config: &Config, ledger: &Ledger) -> Result<
         text.push_str(&format!(
             "\nacknowledged: {} (scope {}) by {} at {at}: {}\n",
             ack.breaker, ack.scope, ack.acknowledged_by, ack.reason
+        ));
+    }
+    for decision in &decisions {
+        let about = decision.id.map_or_else(|| "plan".to_owned(), |id| format!("{id} of plan"));
+        let at = crate::report::csv::time(decision.at);
+        text.push_str(&format!(
+            "\n{}: {about} {} (scope {}) by {} at {at}: {}\n",
+            decision.ruling.as_str(),
+            decision.plan_hash,
+            decision.scope,
+            visible(&decision.by),
+            visible(&decision.reason)
         ));
     }
     print_text(&text);

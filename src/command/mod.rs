@@ -4,7 +4,10 @@
 
 mod explain;
 mod history;
+mod hold;
+mod plan;
 mod runs;
+mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -13,7 +16,7 @@ use std::sync::Arc;
 use clap::Parser;
 use serde_json::json;
 
-use crate::cli::{Cli, Command, Global, LedgerAction, SchemaOf};
+use crate::cli::{Cli, Command, Global, HistoryAction, LedgerAction, SchemaOf};
 use crate::clock::{Clock, SystemClock};
 use crate::config::secrets::{self, LedgerPlace};
 use crate::config::{self, Config, ConfigError, Scope, Variables};
@@ -202,13 +205,19 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
         }
         Command::Demo { dir } => demo::run(dir, &global, progress).await,
         Command::Audit { fail_on_orphans } => runs::audit(&global, host, progress, fail_on_orphans).await,
-        Command::Apply { plan, dry_run, yes, allow } => {
-            runs::apply(&global, host, progress, runs::ApplyArguments { plan, dry_run, yes, allow }).await
+        Command::Apply { plan, dry_run, yes, allow, accept_empty_references } => {
+            let arguments = runs::ApplyArguments { plan, dry_run, yes, allow, accept_empty_references };
+            runs::apply(&global, host, progress, arguments).await
         }
         Command::Sweep { dry_run } => runs::sweep(&global, host, progress, dry_run).await,
         Command::Serve => serve::serve(&global, host, progress).await,
-        Command::History { run, healthy } => history::history(&global, host, run, healthy).await,
+        Command::History { action: Some(HistoryAction::Verify { head }), .. } => {
+            verify::verify(&global, host, head).await
+        }
+        Command::History { action: None, run, healthy } => history::history(&global, host, run, healthy).await,
         Command::Explain { id } => explain::explain(&global, host, &id).await,
+        Command::Plan { action } => plan::plan(&global, host, action).await,
+        Command::Hold { action } => hold::hold(&global, host, action).await,
         Command::Ack { breaker, by, reason } => history::acknowledge(&global, host, &breaker, &by, &reason).await,
         Command::Doctor { probe } => doctor::doctor(&global, host, probe).await,
         Command::Ledger { action: LedgerAction::Backup { file } } => {

@@ -7,6 +7,7 @@ use crate::config::{Config, Scope};
 use crate::decide::breakers::Allowances;
 use crate::exit::Exit;
 use crate::model::Mode;
+use crate::plan::VerifiedPlan;
 use crate::record::{Absence, RecordError, RunLock};
 use crate::run::apply::find_plan;
 use crate::run::confirm::can_ask;
@@ -20,6 +21,7 @@ pub(super) struct ApplyArguments {
     pub(super) dry_run: bool,
     pub(super) yes: bool,
     pub(super) allow: Vec<String>,
+    pub(super) accept_empty_references: Option<String>,
 }
 
 fn mode(dry_run: bool) -> Mode {
@@ -134,15 +136,30 @@ pub(super) async fn apply(
     let keyring = Keyring::new(host.variables.clone());
     let (services, _lock) = existing_services(config, host, progress, &arguments.plan).await?;
     let source = find_plan(&services.ledger, &arguments.plan).await?;
+    check_accepted(arguments.accept_empty_references.as_deref(), &source.verified)?;
     let scope = scope_of_plan(&services, &source.verified.plan.scope, global)?;
     let job = Job::Apply(Box::new(ApplyJob {
         source,
         mode: mode(arguments.dry_run),
         allowances,
         asks_first: !arguments.yes,
+        accepts_empty_references: arguments.accept_empty_references.is_some(),
     }));
     let end = run_scope(&services, &keyring, scope, &job).await?;
     Ok(tell(&[end], global))
+}
+
+/// What a person accepts is accepted for one plan, named by its whole hash.
+fn check_accepted(accepted: Option<&str>, plan: &VerifiedPlan) -> Result<(), CommandError> {
+    let hash = plan.hash.to_string();
+    match accepted.filter(|accepted| *accepted != hash) {
+        None => Ok(()),
+        Some(accepted) => Err(CommandError {
+            message: format!("`--accept-empty-references {accepted}` does not name this plan, {hash}"),
+            hint: Some("write the whole hash of the plan that is applied, once you know why the table is empty".into()),
+            exit: Exit::Refused,
+        }),
+    }
 }
 
 fn scope_of_plan<'s>(services: &'s Services, name: &str, global: &Global) -> Result<&'s Scope, CommandError> {

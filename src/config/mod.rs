@@ -3,6 +3,7 @@
 //! Invariant: a [`Config`] exists only where nothing was wrong; otherwise every problem is reported at once, each with
 //! its place and what to write instead.
 
+mod holds;
 mod reader;
 mod scope;
 pub mod secrets;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+pub use holds::HoldsSource;
 pub use reader::parse_size;
 use reader::{Placed, Problems, Reader};
 use scope::Claim;
@@ -200,7 +202,7 @@ fn read(mut root: Reader<'_>, path: &Path, variables: &Variables, problems: &Pro
     table.finish();
 
     root.reserved("serve", "the HTTP interface");
-    let scopes = read_scopes(&mut root, problems);
+    let scopes = read_scopes(&mut root, &folder, problems);
     root.finish();
     Some(Config { store: store?, database, ledger, reports_directory, stop_file, scopes: scopes? })
 }
@@ -291,10 +293,11 @@ fn read_endpoint(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-fn read_scopes(root: &mut Reader<'_>, problems: &Problems) -> Option<Vec<Scope>> {
+fn read_scopes(root: &mut Reader<'_>, folder: &Folder, problems: &Problems) -> Option<Vec<Scope>> {
     let readers = root.tables("scope", "write at least one `[[scope]]`");
     let expected = readers.len();
-    let (claims, scopes): (Vec<_>, Vec<_>) = readers.into_iter().map(|reader| scope::read(reader, problems)).unzip();
+    let (claims, scopes): (Vec<_>, Vec<_>) =
+        readers.into_iter().map(|reader| scope::read(reader, folder, problems)).unzip();
     for (index, later) in claims.iter().enumerate() {
         for earlier in &claims[..index] {
             check_pair(earlier, later, problems);

@@ -8,9 +8,10 @@ use std::time::Duration;
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
-use super::DAY;
+use super::holds::HoldsSource;
 use super::reader::{Placed, Problems, Reader};
 use super::tree::Place;
+use super::{DAY, Folder, holds};
 use crate::model::{Grace, Timestamp};
 use crate::parse::Pattern;
 
@@ -27,6 +28,10 @@ pub struct Scope {
     pub patterns: Vec<Pattern>,
     /// Exact keys that are no finding.
     pub ignore: BTreeSet<String>,
+    /// How much the store holds, in bytes, where that is configured.
+    pub capacity: Option<u64>,
+    /// Where ids are protected beside the ledger.
+    pub holds: Option<HoldsSource>,
     /// The tables whose rows keep ids alive.
     pub live: Vec<LiveTable>,
     /// When an orphan may go.
@@ -60,6 +65,14 @@ pub struct TableName {
 }
 
 impl TableName {
+    /// Reads `schema.table`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split('.').collect();
+        let [schema, table] = parts[..] else { return None };
+        let is_named = !schema.trim().is_empty() && !table.trim().is_empty();
+        is_named.then(|| Self { schema: schema.into(), table: table.into() })
+    }
+
     /// The quoted, qualified name for a statement.
     pub fn quoted(&self) -> String {
         format!("{}.{}", quote(&self.schema), quote(&self.table))
@@ -130,9 +143,9 @@ pub struct Policy {
 /// Who approves a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Approval {
-    /// A person, by `apply`.
+    /// A person: by `apply`, or by `plan approve`, which the next `sweep` follows.
     Required,
-    /// The policy: `sweep` deletes what it lets go.
+    /// The policy: `sweep` deletes what it lets go, but for what a person rejected.
     Automatic,
 }
 
@@ -198,16 +211,16 @@ pub struct Claim {
 }
 
 /// Reads one scope. What is wrong with it is noted; only its claim is left where that leaves no scope.
-pub fn read(mut reader: Reader<'_>, problems: &Problems) -> (Claim, Option<Scope>) {
+pub(super) fn read(mut reader: Reader<'_>, folder: &Folder, problems: &Problems) -> (Claim, Option<Scope>) {
     let name = read_name(&mut reader);
     let bucket = reader.required_text("bucket", "the bucket's name");
     let prefix = read_prefix(&mut reader);
     let claim = Claim { name, bucket, prefix };
-    let scope = read_rest(reader, &claim, problems);
+    let scope = read_rest(reader, &claim, folder, problems);
     (claim, scope)
 }
 
-fn read_rest(mut reader: Reader<'_>, claim: &Claim, problems: &Problems) -> Option<Scope> {
+fn read_rest(mut reader: Reader<'_>, claim: &Claim, folder: &Folder, problems: &Problems) -> Option<Scope> {
     if let Some(kind) = reader.text("id", "\"uuid\"").filter(|kind| kind.value != "uuid") {
         problems.add(&kind.place, kind.key, format!("`{}` is no known kind of id; write \"uuid\"", kind.value));
     }
@@ -220,13 +233,13 @@ fn read_rest(mut reader: Reader<'_>, claim: &Claim, problems: &Problems) -> Opti
         .into_iter()
         .map(|key| key.value)
         .collect();
-    reader.size("capacity");
+    let capacity = reader.size("capacity");
+    let holds = holds::read(&mut reader, folder);
     let live = read_live(&mut reader, problems);
     let policy = read_policy(reader.table("policy"), problems);
     let limits = read_limits(reader.table("limits"));
     let schedule = read_schedule(&mut reader, problems);
     reader.reserved("quarantine", "copying objects aside before they are deleted");
-    reader.reserved("holds", "protected ids");
     reader.reserved("purge", "the platform's own delete operations");
     reader.finish();
     Some(Scope {
@@ -235,6 +248,8 @@ fn read_rest(mut reader: Reader<'_>, claim: &Claim, problems: &Problems) -> Opti
         prefix: prefix?.to_owned(),
         patterns: patterns?,
         ignore,
+        capacity,
+        holds,
         live: live?,
         policy,
         limits,
@@ -304,12 +319,8 @@ fn read_live_table(mut reader: Reader<'_>, problems: &Problems) -> Option<LiveTa
     const TABLE: &str = "schema and table, such as \"heimdall.synthetic_datasets\"";
     let key = reader.key("").trim_end_matches('.').to_owned();
     let table = reader.required_text("table", TABLE).and_then(|placed| {
-        let parts: Vec<&str> = placed.value.split('.').collect();
-        if let [schema, table] = parts[..]
-            && !schema.trim().is_empty()
-            && !table.trim().is_empty()
-        {
-            return Some(TableName { schema: schema.into(), table: table.into() });
+        if let Some(table) = TableName::parse(&placed.value) {
+            return Some(table);
         }
         let message = format!("`{}` is not qualified by its schema; write {TABLE}", placed.value);
         problems.add(&placed.place, placed.key, message);

@@ -182,7 +182,19 @@ mod defaults {
             Some(Path::new("/run/secrets/s3_delete_secret_key"))
         );
         assert!(config.scopes[0].policy.unsafe_short_grace);
-        assert!(uncommented.contains(&"capacity = \"500GB\"                   # size of the store"));
+        assert_eq!(config.scopes[0].capacity, Some(500_000_000_000));
+        let holds = HoldsSource::File(PathBuf::from("/etc/orphan-sweeper/holds.csv"));
+        assert_eq!(config.scopes[0].holds, Some(holds), "beside the configuration");
+    }
+
+    #[test]
+    fn holds_stand_in_a_file_or_in_a_table() {
+        assert_eq!(loaded(COMMITTED).scopes[0].holds, None);
+        let table =
+            loaded(&format!("{COMMITTED}\n[scope.holds]\ntable = \"heimdall.holds\"\n")).scopes[0].holds.clone();
+        assert_eq!(table, Some(HoldsSource::Table(TableName { schema: "heimdall".into(), table: "holds".into() })));
+        let config = overridden(&[("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__HOLDS__FILE", "/srv/holds.csv")]);
+        assert_eq!(config.scopes[0].holds, Some(HoldsSource::File("/srv/holds.csv".into())));
     }
 
     #[test]
@@ -604,6 +616,22 @@ mod unknown_and_reserved {
     }
 
     #[test]
+    fn holds_name_one_place() {
+        for (lines, offset, key, says) in [
+            ("[scope.holds]", 2, "file", "is missing; write the path of a CSV file"),
+            ("[scope.holds]\nfile = \"a\"\ntable = \"s.t\"", 4, "table", "stands beside `file`; keep one of the two"),
+            ("[scope.holds]\ntable = \"holds\"", 3, "table", "is not qualified by its schema"),
+            ("[scope.holds]\nfile = 3", 3, "file", "is a whole number; write the path of a CSV file"),
+            ("[scope.holds]\nfiel = \"a\"\nfile = \"b\"", 3, "fiel", "is no known key; write `file`"),
+        ] {
+            let problem = only_problem(&format!("{COMMITTED}\n{lines}\n"));
+            let line = COMMITTED.lines().count() + offset;
+            assert_eq!((problem.place, problem.key), (Place::Line(line), format!("scope[0].holds.{key}")), "{lines}");
+            assert!(problem.message.contains(says), "{lines}: {}", problem.message);
+        }
+    }
+
+    #[test]
     fn a_key_of_the_wrong_table_is_unknown() {
         let (text, number) = added_below("[scope.limits]", "grace = \"7d\"");
         assert_eq!(only_problem(&text).place, Place::Line(number));
@@ -616,7 +644,6 @@ mod unknown_and_reserved {
         for (header, line, dotted, meaning) in [
             ("[scope.policy]", "disposal = \"delete\"", "scope[0].policy.disposal", "copying objects aside"),
             ("[scope.schedule]", "[scope.quarantine]", "scope[0].quarantine", "copying objects aside"),
-            ("[scope.schedule]", "[scope.holds]", "scope[0].holds", "protected ids"),
             ("[scope.schedule]", "[scope.purge]", "scope[0].purge", "the platform's own delete operations"),
         ] {
             let (text, number) = if line.starts_with('[') {

@@ -3,7 +3,9 @@
 //! Takes an orphan, its history and the policy; gives a [`Verdict`]. Invariant: every early return keeps, and time
 //! alone lets nothing go: it takes several complete scans that saw the same objects.
 
+pub mod approval;
 pub mod breakers;
+pub mod holds;
 pub mod sightings;
 
 use crate::config::Policy;
@@ -72,6 +74,8 @@ pub enum KeepReason {
     ChangedSinceSeen,
     /// Its prefix spells the id in an odd way.
     NotCanonical,
+    /// A person protects it.
+    Held,
 }
 
 impl Verdict {
@@ -94,13 +98,14 @@ impl Verdict {
 
 impl KeepReason {
     /// Every reason, in the order of the reports.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::WithinGrace,
         Self::TooFewSightings,
         Self::SightingSpanTooShort,
         Self::NewerThanScan,
         Self::ChangedSinceSeen,
         Self::NotCanonical,
+        Self::Held,
     ];
 
     /// The word in `orphans.csv`.
@@ -112,6 +117,7 @@ impl KeepReason {
             Self::NewerThanScan => "newer_than_scan",
             Self::ChangedSinceSeen => "changed_since_seen",
             Self::NotCanonical => "not_canonical",
+            Self::Held => "held",
         }
     }
 
@@ -124,6 +130,7 @@ impl KeepReason {
             Self::NewerThanScan => "an object is newer than the scan, or its age is unknown",
             Self::ChangedSinceSeen => "its objects changed since the scan before; its sightings start again",
             Self::NotCanonical => "its prefix spells the id in an odd way; only a person can remove it",
+            Self::Held => "a person protects it by name and reason; it stays as long as the hold does",
         }
     }
 }

@@ -237,6 +237,7 @@ fn the_words_of_the_reports_are_those_of_the_interface() {
         "newer_than_scan",
         "changed_since_seen",
         "not_canonical",
+        "held",
     ];
     for (reason, word) in KeepReason::ALL.into_iter().zip(words) {
         assert_eq!((Verdict::Keep(reason).as_str(), Verdict::Keep(reason).reason()), ("keep", word));

@@ -238,7 +238,13 @@ impl Stage {
 
     async fn apply(&mut self, plan: &Path) -> Result<ScopeEnd, CommandError> {
         let source = find_plan(&self.services.ledger, &plan.to_string_lossy()).await?;
-        let job = ApplyJob { source, mode: Mode::Live, allowances: Allowances::default(), asks_first: false };
+        let job = ApplyJob {
+            source,
+            mode: Mode::Live,
+            allowances: Allowances::default(),
+            asks_first: false,
+            accepts_empty_references: false,
+        };
         self.run("clean-up", Job::Apply(Box::new(job))).await
     }
 

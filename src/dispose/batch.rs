@@ -131,6 +131,17 @@ impl Disposal<'_> {
     async fn ask_again(&self, task: &BatchTask<'_>) -> Result<Stopwatch, SkipReason> {
         self.may_send(task)?;
         let id = task.id;
+        match self.objections.against(id).await {
+            Ok(None) => {}
+            Ok(Some(reason)) => {
+                tracing::warn!(dataset_id = %id, reason = reason.as_str(), "a person objects; nothing more of it is deleted");
+                return Err(reason);
+            }
+            Err(why) => {
+                self.halt(why);
+                return Err(SkipReason::RunEnded);
+            }
+        }
         let proof = Stopwatch::start();
         match self.references.recheck(&[id], &self.anchor).await {
             Ok(live) if live.contains(&id) => {

@@ -25,6 +25,12 @@ pub enum SkipReason {
     LiveAgain,
     /// It is not what the plan says.
     ChangedSincePlan,
+    /// A person protects it.
+    Held,
+    /// A person rejected it.
+    Rejected,
+    /// Nobody approved it, where a person must.
+    NotApproved,
     /// The run ended first.
     RunEnded,
 }
@@ -35,6 +41,9 @@ impl SkipReason {
         match self {
             Self::LiveAgain => "live_again",
             Self::ChangedSincePlan => "changed_since_plan",
+            Self::Held => "held",
+            Self::Rejected => "rejected",
+            Self::NotApproved => "not_approved",
             Self::RunEnded => "run_ended",
         }
     }

@@ -7,6 +7,7 @@
 mod batch;
 mod group;
 mod limiter;
+mod objection;
 mod settle;
 pub mod space;
 
@@ -21,13 +22,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::config::Scope;
+use crate::list::holds::HoldsError;
 use crate::list::references::{Anchor, References, ReferencesError};
-use crate::model::{DatasetId, Group, RunId, Sha256Hash};
+use crate::model::{DatasetId, Group, RunId, Sha256Hash, Timestamp};
 use crate::plan::PlanGroup;
 use crate::record::{Intent, Ledger, RecordError};
 use crate::s3::{DeleteStore, ReadStore};
 pub use group::SkipReason;
 use limiter::Limiter;
+pub use objection::Consent;
+use objection::Objections;
 
 /// Ids whose groups are verified or deleted at the same time: one is listed while others are deleted.
 const IDS_IN_FLIGHT: usize = 6;
@@ -70,6 +74,7 @@ pub struct Disposal<'d> {
     pub stop_file: PathBuf,
     /// Told how many objects are done.
     pub progress: &'d (dyn Fn(u64) + Send + Sync),
+    objections: Objections<'d>,
     limiter: Limiter,
     batches: AtomicU64,
     unread: AtomicU64,
@@ -83,6 +88,8 @@ pub struct Disposal<'d> {
 pub enum Halt {
     /// A re-check failed: nothing that it would have protected can be deleted.
     References(ReferencesError),
+    /// The protected ids cannot be read any more.
+    Holds(HoldsError),
     /// The journal failed: an intent that cannot be written sends nothing.
     Record(RecordError),
     /// The stop file appeared.
@@ -107,6 +114,10 @@ pub struct Tools<'d> {
     pub stop: CancellationToken,
     /// While this file exists, no batch is sent.
     pub stop_file: PathBuf,
+    /// Whose word lets the plan go.
+    pub consent: Consent,
+    /// The run's time, at which holds are judged.
+    pub as_of: Timestamp,
     /// Told how many objects are done.
     pub progress: &'d (dyn Fn(u64) + Send + Sync),
 }
@@ -114,7 +125,7 @@ pub struct Tools<'d> {
 impl<'d> Disposal<'d> {
     /// Prepares to delete for `plan`. `anchor` is what the run itself read completely.
     pub fn new(scope: &'d Scope, plan: Sha256Hash, run: RunId, anchor: Anchor, tools: Tools<'d>) -> Self {
-        let Tools { store, deleter, references, ledger, clock, stop, stop_file, progress } = tools;
+        let Tools { store, deleter, references, ledger, clock, stop, stop_file, consent, as_of, progress } = tools;
         Self {
             scope,
             plan,
@@ -128,6 +139,7 @@ impl<'d> Disposal<'d> {
             stop,
             stop_file,
             progress,
+            objections: Objections::new(scope, plan, (consent, as_of), ledger, references),
             limiter: Limiter::new(),
             batches: AtomicU64::new(0),
             unread: AtomicU64::new(0),

@@ -322,7 +322,7 @@ fn of_statistics(sees_statistics: bool, role: &str) -> Check {
 
 /// Reads the live ids as every run does.
 async fn read(examination: &Examination<'_>, url: &DatabaseUrl, scope: &Scope, seen: &Seen) -> Vec<Check> {
-    let references = references::open(url, &scope.live, examination.clock.clone());
+    let references = references::open(url, scope, examination.clock.clone());
     let listed: std::collections::HashSet<DatasetId> = seen.ids.iter().copied().collect();
     let mut live_listed = std::collections::HashSet::new();
     let stopwatch = Stopwatch::start();

@@ -10,8 +10,9 @@ use super::Examination;
 use super::board::Check;
 use super::setup;
 use crate::config::secrets::{self, LedgerPlace};
-use crate::config::{Config, Scope};
+use crate::config::{Config, HoldsSource, Scope};
 use crate::dispose::space;
+use crate::list::holds::HoldsFile;
 use crate::model::human_count;
 use crate::record::{Absence, Ledger, LockError, RecordError, RunLock};
 use crate::report::folder;
@@ -32,8 +33,23 @@ pub(super) async fn look(examination: &Examination<'_>, scopes: &[&Scope]) -> Ve
     checks.push(writable("reports_folder", &config.reports_directory));
     checks.push(free_space(config, scopes));
     checks.push(stop_file(&config.stop_file));
+    checks.extend(scopes.iter().copied().filter_map(holds_file));
     checks.extend(config.ledger.file().map(lock));
     checks
+}
+
+/// The file of protected ids, where one is configured: no run goes on without it.
+fn holds_file(scope: &Scope) -> Option<Check> {
+    const NAME: &str = "holds_file";
+    let Some(HoldsSource::File(path)) = &scope.holds else { return None };
+    Some(match HoldsFile::new(path.clone()).read() {
+        Ok(holds) => Check::ok(NAME, format!("{} rows in `{}`", human_count(holds.len() as u64), path.display())),
+        Err(error) => Check::misconfigured(
+            NAME,
+            chain(&error),
+            "correct it: while it cannot be read, every run fails and nothing is deleted",
+        ),
+    })
 }
 
 async fn ledger(examination: &Examination<'_>, place: &LedgerPlace, scopes: &[&Scope]) -> Vec<Check> {

@@ -5,6 +5,7 @@
 
 pub mod census;
 pub mod content;
+pub mod holds;
 pub mod pages;
 pub mod references;
 

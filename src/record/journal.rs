@@ -46,6 +46,25 @@ impl KeyOutcome {
     }
 }
 
+/// What became of one group of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DisposalRow {
+    /// The run that last worked on it.
+    pub run_id: String,
+    /// The plan.
+    pub plan_hash: String,
+    /// The group's prefix.
+    pub prefix: String,
+    /// `gone`, or why not.
+    pub outcome: String,
+    /// When.
+    pub at: Timestamp,
+    /// How many objects of it the plan deleted.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 /// What a run is about to ask for.
 #[derive(Debug, Clone)]
 pub struct Intent<'i> {
@@ -366,11 +385,22 @@ impl Ledger {
         rows.iter().map(|row| Ok((read_object(row)?, row.get("outcome")?))).collect()
     }
 
-    /// Notes what became of a group of a plan: `gone`, or why not.
+    /// Notes what became of a group of a plan, `gone` or why not, and how much of it the plan deleted.
     pub async fn note_disposal(&self, intent: &Intent<'_>, outcome: &str, at: Timestamp) -> Result<(), RecordError> {
-        let upsert = "INSERT INTO disposals (plan_hash, prefix, run_id, scope, id, outcome, at) VALUES ($1, $2, $3, $4, $5, $6, $7) \
-                      ON CONFLICT (plan_hash, prefix) DO UPDATE SET run_id = $3, outcome = $6, at = $7";
-        statement("note what became of a group", upsert)
+        const STEP: &str = "note what became of a group";
+        let select = "SELECT count(*) AS objects, CAST(coalesce(sum(size_bytes), 0) AS BIGINT) AS size_bytes FROM intents \
+                      WHERE scope = $1 AND key >= $2 AND key < $3 AND plan_hash = $4 AND outcome = 'deleted'";
+        let deleted = statement(STEP, select)
+            .bind(intent.scope)
+            .bind(intent.prefix.as_bytes())
+            .bind(end_of(intent.prefix))
+            .bind(intent.plan)
+            .one(&self.database)
+            .await?;
+        let upsert = "INSERT INTO disposals (plan_hash, prefix, run_id, scope, id, outcome, at, objects, size_bytes) \
+                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (plan_hash, prefix) DO UPDATE SET \
+                      run_id = $3, outcome = $6, at = $7, objects = $8, size_bytes = $9";
+        statement(STEP, upsert)
             .bind(intent.plan)
             .bind(intent.prefix.as_bytes())
             .bind(intent.run)
@@ -378,21 +408,29 @@ impl Ledger {
             .bind(intent.id)
             .bind(outcome)
             .bind(at)
+            .bind(deleted.count("objects")?)
+            .bind(deleted.count("size_bytes")?)
             .run(&self.database)
             .await
             .map(drop)
     }
 
-    /// What became of an id's groups: run, plan, prefix, outcome, time.
-    pub async fn disposals(
-        &self,
-        scope: &str,
-        id: DatasetId,
-    ) -> Result<Vec<(String, String, String, Timestamp)>, RecordError> {
-        let select = "SELECT run_id, plan_hash, outcome, at FROM disposals WHERE scope = $1 AND id = $2 ORDER BY at";
+    /// What became of an id's groups, the oldest first.
+    pub async fn disposals(&self, scope: &str, id: DatasetId) -> Result<Vec<DisposalRow>, RecordError> {
+        let select = "SELECT * FROM disposals WHERE scope = $1 AND id = $2 ORDER BY at, prefix";
         let rows = statement("read what became of an id", select).bind(scope).bind(id).all(&self.database).await?;
         rows.iter()
-            .map(|row| Ok((row.get("run_id")?, row.get("plan_hash")?, row.get("outcome")?, row.get("at")?)))
+            .map(|row| {
+                Ok(DisposalRow {
+                    run_id: row.get("run_id")?,
+                    plan_hash: row.get("plan_hash")?,
+                    prefix: text(row, "prefix")?,
+                    outcome: row.get("outcome")?,
+                    at: row.get("at")?,
+                    objects: row.count("objects")?,
+                    bytes: row.count("size_bytes")?,
+                })
+            })
             .collect()
     }
 

@@ -132,7 +132,7 @@ impl Ledger {
         let (database, place) = match place {
             LedgerPlace::File(path) => {
                 if absence == Absence::Refuse && !path.exists() {
-                    return Err(RecordError::Absent(path.display().to_string()));
+                    return Err(RecordError::Absent(place.shown()));
                 }
                 (Database::Sqlite(open_file(path, absence).await?), Place::File(path.clone()))
             }
@@ -149,6 +149,7 @@ impl Ledger {
     /// Opens the ledger in the file at `path`, or makes one there at `now`.
     ///
     /// - Errors: [`RecordError::Newer`] where a newer version wrote it.
+    #[cfg(test)]
     pub async fn open_or_create(path: &Path, now: Timestamp) -> Result<Self, RecordError> {
         Self::prepare_folder(path)?;
         Self::open(&LedgerPlace::File(path.to_path_buf()), Absence::Make, now).await
@@ -157,6 +158,7 @@ impl Ledger {
     /// Opens the ledger in the file at `path`, which must be there.
     ///
     /// - Errors: [`RecordError::Absent`].
+    #[cfg(test)]
     pub async fn open_existing(path: &Path, now: Timestamp) -> Result<Self, RecordError> {
         Self::open(&LedgerPlace::File(path.to_path_buf()), Absence::Refuse, now).await
     }

@@ -4,6 +4,8 @@
 
 mod breakers;
 mod chain;
+mod decisions;
+mod holds;
 mod journal;
 mod ledger;
 mod lock;
@@ -14,7 +16,10 @@ mod schema;
 mod sightings;
 mod sql;
 
-pub use chain::{ChainFault, ChainHead, ChainReport, KnownHead, Verified};
+pub use breakers::Latch;
+pub use chain::{ChainFault, KnownHead, Verified};
+pub use decisions::NewDecision;
+pub use holds::HoldRow;
 pub use journal::{Intent, KeyOutcome};
 pub use ledger::{Absence, Ledger, RecordError};
 pub use lock::{LockError, RunLock};

@@ -79,13 +79,15 @@ impl Ledger {
         let select = "SELECT * FROM plans WHERE substr(hash, 1, length($1)) = $1 LIMIT 2";
         let rows = statement("read a plan", select).bind(hash).all(&self.database).await?;
         let [row] = rows.as_slice() else { return Ok(None) };
-        let state: String = row.get("state")?;
-        Ok(Some(PlanRow {
-            hash: row.get("hash")?,
-            scope: row.get("scope")?,
-            state: PlanState::named(&state).ok_or(RecordError::Unreadable("a plan's state"))?,
-            path: row.get("path")?,
-        }))
+        read_plan(row).map(Some)
+    }
+
+    /// The plans of a scope that can still be applied at `now`, the oldest first.
+    pub async fn applicable_plans(&self, scope: &str, now: Timestamp) -> Result<Vec<PlanRow>, RecordError> {
+        let select = "SELECT * FROM plans WHERE scope = $1 AND (state = 'applying' OR (state = 'open' AND expires_at > $2)) \
+                      ORDER BY run_id";
+        let rows = statement("read the plans that can be applied", select).bind(scope).bind(now);
+        rows.all(&self.database).await?.iter().map(read_plan).collect()
     }
 
     /// The plan of a scope that was begun and not finished.
@@ -172,4 +174,14 @@ impl Ledger {
         let rows = select.bind(hash).all(&self.database).await?;
         rows.iter().map(read).collect::<Result<_, _>>().map(Allowances)
     }
+}
+
+fn read_plan(row: &Row) -> Result<PlanRow, RecordError> {
+    let state: String = row.get("state")?;
+    Ok(PlanRow {
+        hash: row.get("hash")?,
+        scope: row.get("scope")?,
+        state: PlanState::named(&state).ok_or(RecordError::Unreadable("a plan's state"))?,
+        path: row.get("path")?,
+    })
 }

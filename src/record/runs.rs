@@ -151,6 +151,25 @@ impl Ledger {
         row.map(|row| row.read()).transpose()
     }
 
+    /// Bytes that the runs of a scope deleted or marked from `run` on, by their summaries.
+    pub async fn bytes_deleted_since(&self, scope: &str, run: &str) -> Result<u64, RecordError> {
+        let rows = statement(
+            "read what was deleted since a run",
+            "SELECT summary FROM runs WHERE scope = $1 AND summary IS NOT NULL \
+             AND number >= (SELECT number FROM runs WHERE run_id = $2)",
+        );
+        let rows = rows.bind(scope).bind(run).all(&self.database).await?;
+        let mut deleted: u64 = 0;
+        for row in rows {
+            let summary: serde_json::Value = serde_json::from_str(&row.get::<String>("summary")?).unwrap_or_default();
+            // Freed, marked, or moved: under the scope's prefix it is no orphan any more.
+            let sizes =
+                summary["deletion"].as_object().into_iter().flatten().filter(|(name, _)| name.starts_with("bytes_"));
+            deleted = sizes.filter_map(|(_, bytes)| bytes.as_u64()).fold(deleted, u64::saturating_add);
+        }
+        Ok(deleted)
+    }
+
     /// The newest complete run of a scope.
     pub async fn last_complete_run(&self, scope: &str) -> Result<Option<RunRow>, RecordError> {
         let select = "SELECT * FROM runs WHERE scope = $1 AND outcome = 'complete' ORDER BY number DESC LIMIT 1";

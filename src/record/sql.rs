@@ -334,6 +334,7 @@ impl Row {
     }
 
     /// The column at that position, counted from 0.
+    #[allow(dead_code, reason = "for a row whose columns have no names")]
     pub fn at<T: Column>(&self, position: usize) -> Result<T, RecordError> {
         match self {
             Self::Sqlite(row) => row.try_get(position),

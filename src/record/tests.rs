@@ -147,6 +147,10 @@ impl Book {
         self.folder.path().join("ledger.sqlite3")
     }
 
+    async fn begin_writing(&self) -> super::sql::Transaction {
+        self.ledger.database.begin("write").await.expect("begun")
+    }
+
     /// Runs a script, in which `x'00'` is written as `SQLite` does.
     async fn execute(&self, script: &str) {
         match &self.ledger.database {

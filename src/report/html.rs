@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::text::words::{self, Advice, Tally, Tone};
-use super::{Deletion, OrphanRecord, Outcome, Report, Summary};
+use super::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary};
 use crate::decide::Verdict;
 use crate::decide::breakers::{Kind, Reading};
 use crate::model::{Sha256Hash, Timestamp, Versioning, human_bytes, human_count, visible};
@@ -67,6 +67,7 @@ struct Page<'r> {
     next_eligible: Option<String>,
     ages: Option<Vec<Bin>>,
     no_orphans: &'static str,
+    held: Option<HeldIds>,
     trend: Option<Comparison>,
     no_trend: &'static str,
     breakers: Vec<Check>,
@@ -120,6 +121,7 @@ impl<'r> Page<'r> {
                 (true, _) => "No orphan was opened: none of them is part of this plan.",
                 (false, _) => "Not read: the scan is not complete, so no orphan could be judged.",
             },
+            held: held(summary),
             trend: comparison(summary),
             no_trend: match (summary.coverage.complete, summary.command == "apply") {
                 (true, false) if words::is_in_doubt(summary) => "Not compared: what was seen is in doubt.",
@@ -324,6 +326,36 @@ fn outcomes(summary: &Summary, deletion: &Deletion) -> Outcomes {
     }
 }
 
+/// The page lists this many held ids; `summary.json` has all.
+const MAX_HELD: usize = 1000;
+
+/// Who is protected by persons.
+struct HeldIds {
+    lead: String,
+    rows: Vec<HeldRow>,
+}
+
+/// A protected id.
+struct HeldRow {
+    id: String,
+    until: String,
+    by: String,
+    source: &'static str,
+    reason: String,
+}
+
+fn held(summary: &Summary) -> Option<HeldIds> {
+    let lead = words::held(summary)?;
+    let row = |held: &HeldId| HeldRow {
+        id: held.id.to_string(),
+        until: held.until.map_or_else(|| "it is removed".to_owned(), words::moment),
+        by: held.by.as_deref().map(visible).unwrap_or_default(),
+        source: held.source.as_str(),
+        reason: visible(&held.reason),
+    };
+    Some(HeldIds { lead, rows: summary.holds.protecting.iter().take(MAX_HELD).map(row).collect() })
+}
+
 /// Every breaker, those that refuse first.
 fn checks(report: &Report<'_>) -> Vec<Check> {
     let (refusing, others): (Vec<_>, Vec<_>) = report.summary.breakers.iter().partition(|reading| reading.refuses());
@@ -475,7 +507,7 @@ fn comparison(summary: &Summary) -> Option<Comparison> {
         ("Persisting", human_count(trend.persisting)),
         ("Resolved", human_count(trend.resolved)),
         ("Growth a day", trend.bytes_per_day.map_or_else(not_known, words::signed_bytes)),
-        ("Store full in", trend.days_to_full.map_or_else(not_known, words::days)),
+        ("Filled by the leak alone in at most", trend.days_to_full.map_or_else(not_known, words::days)),
     ];
     Some(Comparison { since: trend.since_run.to_string(), facts })
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::decide::Verdict;
 use crate::decide::breakers::Reading;
+use crate::decide::holds::HoldSource;
 use crate::model::{Group, Timestamp, Versioning};
 use crate::parse::{Pattern, prefix_of};
 
@@ -68,6 +69,9 @@ pub struct Summary {
     pub eligible_bytes: u64,
     /// The earliest time at which an orphan that is kept for now could become eligible.
     pub next_eligible_at: Option<Timestamp>,
+    /// The ids that persons protect.
+    #[serde(default)]
+    pub holds: HoldsReport,
     /// Every breaker.
     pub breakers: Vec<Reading>,
     /// How much was read.
@@ -76,6 +80,9 @@ pub struct Summary {
     pub deletion: Option<Deletion>,
     /// How it compares with the last complete run; null on a first run.
     pub trend: Option<Trend>,
+    /// Where the ledger's chain ended when this was written; null where it could not be read.
+    #[serde(default)]
+    pub journal: Option<JournalHead>,
 }
 
 /// What became of a run.
@@ -135,6 +142,16 @@ pub struct LedgerInfo {
     pub runs: u64,
 }
 
+/// Where the ledger's chain ended: `history verify --head` looks for it later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JournalHead {
+    /// How many entries it had.
+    pub entries: u64,
+    /// The hash of the last.
+    pub head: String,
+}
+
 /// Groups by what they are: `listed` = `live` + `orphan` + `empty`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -153,6 +170,32 @@ pub struct GroupCounts {
     pub empty: u64,
     /// Keys and prefixes that no pattern reads.
     pub foreign: u64,
+}
+
+/// The ids that persons protect.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HoldsReport {
+    /// Ids with a hold that counts, whether they are orphans or not.
+    pub total: u64,
+    /// Those of them that kept something in this run.
+    pub protecting: Vec<HeldId>,
+}
+
+/// A protected id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeldId {
+    /// The id.
+    pub id: Uuid,
+    /// When the hold ends; null where only a person ends it.
+    pub until: Option<Timestamp>,
+    /// Who placed it; null where that is not known.
+    pub by: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// Where it stands.
+    pub source: HoldSource,
 }
 
 /// How much was read.
@@ -203,9 +246,10 @@ pub struct Trend {
     pub persisting: u64,
     /// Orphans that only it had.
     pub resolved: u64,
-    /// Growth of the bytes under orphans, a day; negative where they shrink.
+    /// Growth of the bytes under orphans, a day, not counting what we deleted ourselves; negative where they shrink.
     pub bytes_per_day: Option<f64>,
-    /// Days until the store is full at that rate; null where that is not known.
+    /// Days until this leak alone fills what the orphans leave of `scope.capacity`, at that rate. An upper bound: live data
+    /// is not opened, so not counted, and fills the store as well. Null without a capacity and where nothing grows.
     pub days_to_full: Option<f64>,
 }
 

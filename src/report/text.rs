@@ -73,6 +73,7 @@ pub fn summary(report: &Report<'_>, style: Style) -> String {
     }
     found(&mut page, report);
     verdicts(&mut page, report);
+    holds(&mut page, summary);
     trend(&mut page, summary);
     breakers(&mut page, report);
     ending(&mut page, report);
@@ -256,10 +257,26 @@ fn verdicts(page: &mut Page, report: &Report<'_>) {
     }
 }
 
+/// Held ids that a terminal shows; the page has more.
+const MOST_HELD: usize = 5;
+
+fn holds(page: &mut Page, summary: &Summary) {
+    let Some(sentence) = words::held(summary) else { return };
+    page.heading("Held by persons");
+    page.prose("  ", 2, &sentence);
+    for held in summary.holds.protecting.iter().take(MOST_HELD) {
+        page.prose("    ", 6, &format!("{} {}", held.id, words::hold(held)));
+    }
+    match summary.holds.protecting.len().saturating_sub(MOST_HELD) {
+        0 => {}
+        left => page.line(&format!("    and {} more: report.html", human_count(left as u64))),
+    }
+}
+
 fn trend(page: &mut Page, summary: &Summary) {
     let Some(trend) = &summary.trend else { return };
     let growth = trend.bytes_per_day.map(|rate| format!("; {} a day", words::signed_bytes(rate))).unwrap_or_default();
-    let full = trend.days_to_full.map(|days| format!("; full in {}", words::days(days))).unwrap_or_default();
+    let full = trend.days_to_full.map(|days| format!(", {}", words::full_in(days))).unwrap_or_default();
     let orphans = format!(
         "{} new, {} persisting, {} resolved",
         human_count(trend.new),

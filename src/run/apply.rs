@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::audit::{audit, describe, totals_of};
+use super::review::{Approved, Review, check_issued, is_past};
 use super::scan::{Scan, scan};
-use super::{ApplyJob, Keyring, Reading, RunFailure, Session, confirm};
+use super::{ApplyJob, Keyring, Reading, RunFailure, Session, confirm, holds};
 use crate::config::Approval;
+use crate::decide::approval::Decisions;
 use crate::decide::breakers::{Allowances, Breaker, Kind, Listed, WouldGo, judge_size};
 use crate::decide::{KeepReason, Verdict};
 use crate::dispose::{Candidate, Disposal, Halt, SkipReason, Tools, is_there, space};
@@ -25,18 +27,6 @@ pub struct PlanSource {
     pub verified: VerifiedPlan,
 }
 
-/// Who approved a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Approved {
-    /// A person, who may be asked on the terminal.
-    ByPerson {
-        /// Whether to ask.
-        asks_first: bool,
-    },
-    /// The policy.
-    ByPolicy,
-}
-
 /// Applies a plan as a person asked.
 ///
 /// - Errors: [`RunFailure::Refused`] where the plan, a breaker or the person says no.
@@ -48,11 +38,17 @@ pub async fn apply(
 ) -> Result<(), RunFailure> {
     session.draft.plan_hash = Some(job.source.verified.hash.to_string());
     let approved = Approved::ByPerson { asks_first: job.asks_first };
-    let order = Order { plan: &job.source.verified, lifted: &job.allowances, mode: job.mode, approved };
+    let order = Order {
+        plan: &job.source.verified,
+        lifted: &job.allowances,
+        mode: job.mode,
+        approved,
+        accepts_empty: job.accepts_empty_references,
+    };
     apply_plan(session, reading, keyring, order).await
 }
 
-/// Audits, then applies what the policy allows.
+/// Audits, then applies what the policy allows, or what a person has approved since.
 ///
 /// - Errors: [`RunFailure`].
 pub async fn sweep(
@@ -62,8 +58,11 @@ pub async fn sweep(
     mode: Mode,
 ) -> Result<(), RunFailure> {
     let Some(plan) = audit(session, reading).await? else { return Ok(()) };
-    if session.scope.policy.approval == Approval::Required || mode == Mode::DryRun {
+    if mode == Mode::DryRun {
         return Ok(());
+    }
+    if session.scope.policy.approval == Approval::Required {
+        return sweep_approved(session, reading, keyring, &plan).await;
     }
     let plan = match interrupted_plan(session, &plan).await? {
         Some(interrupted) => interrupted,
@@ -72,39 +71,114 @@ pub async fn sweep(
     if plan.plan.groups.is_empty() {
         return Ok(());
     }
+    count_eligible_anew(session);
+    apply_unattended(session, reading, keyring, &plan, Approved::ByPolicy).await
+}
+
+/// Applies the plans that a person has approved since, each by its own checks, and no other. One that is refused is no
+/// reason to leave the next.
+async fn sweep_approved(
+    session: &mut Session<'_>,
+    reading: &Reading,
+    keyring: &Keyring,
+    fresh: &VerifiedPlan,
+) -> Result<(), RunFailure> {
+    let plans = approved_plans(session, fresh).await?;
+    if !plans.is_empty() {
+        count_eligible_anew(session);
+    }
+    let mut refusal = None;
+    for plan in &plans {
+        match apply_unattended(session, reading, keyring, plan, Approved::ByDecision).await {
+            // What was seen holds for every plan.
+            Err(failure @ RunFailure::Refused { .. }) if session.refusing(Some(Kind::Evidence)).is_empty() => {
+                refusal.get_or_insert(failure);
+            }
+            ended => ended?,
+        }
+    }
+    refusal.map_or(Ok(()), Err)
+}
+
+async fn apply_unattended(
+    session: &mut Session<'_>,
+    reading: &Reading,
+    keyring: &Keyring,
+    plan: &VerifiedPlan,
+    approved: Approved,
+) -> Result<(), RunFailure> {
     session.draft.plan_hash = Some(plan.hash.to_string());
     session.next_command = None;
-    let order = Order { plan: &plan, lifted: &Allowances::default(), mode, approved: Approved::ByPolicy };
+    let order = Order { plan, lifted: &Allowances::default(), mode: Mode::Live, approved, accepts_empty: false };
     apply_plan(session, reading, keyring, order).await
+}
+
+/// From here on, what is eligible is what the plans that are applied let go.
+fn count_eligible_anew(session: &mut Session<'_>) {
+    let draft = &mut session.draft;
+    (draft.groups.eligible, draft.eligible_objects, draft.eligible_bytes) = (0, 0, 0);
+}
+
+/// The plans of which a person approved something and that can still be applied, the oldest first.
+async fn approved_plans(session: &mut Session<'_>, fresh: &VerifiedPlan) -> Result<Vec<VerifiedPlan>, RunFailure> {
+    let ledger = &session.services.ledger;
+    let mut plans = Vec::new();
+    for hash in ledger.reviewed_plans(&session.scope.name).await? {
+        let (Some(parsed), Some(row)) = (Sha256Hash::parse(&hash), ledger.plan(&hash).await?) else { continue };
+        if !Decisions::of(ledger.decisions_on(parsed).await?).has_approval() {
+            continue;
+        }
+        match read_plan(&row).filter(|plan| is_current(plan, fresh)) {
+            Some(plan) => plans.push(plan),
+            None if row.state == PlanState::Applying => give_up(session, &row).await?,
+            None => {
+                tracing::warn!(plan = %hash, "an approved plan is past its time, for another target or policy, or its file is gone; it is not applied");
+            }
+        }
+    }
+    Ok(plans)
 }
 
 /// The plan that an earlier run began and did not finish, if it can still be finished.
 ///
-/// One that is past its time, or was made for another target or by another policy than `fresh`, is given up: this run
-/// tells what it did, and closes it.
+/// One that is past its time, that a person rejected, or that was made for another target or by another policy than `fresh`,
+/// is given up: this run tells what it did, and closes it.
 async fn interrupted_plan(session: &mut Session<'_>, fresh: &VerifiedPlan) -> Result<Option<VerifiedPlan>, RunFailure> {
     let ledger = &session.services.ledger;
     let Some(row) = ledger.interrupted_plan(&session.scope.name).await? else { return Ok(None) };
-    let plan = std::fs::read(&row.path)
-        .ok()
-        .and_then(|bytes| crate::plan::verify(&bytes).ok())
-        .filter(|plan| plan.hash.to_string() == row.hash);
-    let is_current = |plan: &VerifiedPlan| {
-        plan.plan.expires_at > fresh.plan.created_at
-            && plan.plan.target == fresh.plan.target
-            && plan.plan.policy == fresh.plan.policy
-    };
-    if let Some(plan) = plan.filter(is_current) {
+    let plan = read_plan(&row).filter(|plan| is_current(plan, fresh));
+    if let Some(plan) = plan
+        && Decisions::of(ledger.decisions_on(plan.hash).await?).rejection().is_none()
+    {
         return Ok(Some(plan));
     }
-    tracing::warn!(plan = %row.hash, "an interrupted plan is past its time, for another target or policy, or its file is gone; it is closed");
+    give_up(session, &row).await?;
+    Ok(None)
+}
+
+/// The plan that the ledger issued, if its file still holds it.
+fn read_plan(row: &PlanRow) -> Option<VerifiedPlan> {
+    let plan = std::fs::read(&row.path).ok().and_then(|bytes| crate::plan::verify(&bytes).ok());
+    plan.filter(|plan| plan.hash.to_string() == row.hash)
+}
+
+/// Whether a plan is about the same target by the same policy as `fresh`, and not past its time.
+fn is_current(plan: &VerifiedPlan, fresh: &VerifiedPlan) -> bool {
+    plan.plan.expires_at > fresh.plan.created_at
+        && plan.plan.target == fresh.plan.target
+        && plan.plan.policy == fresh.plan.policy
+}
+
+/// Closes a plan that was begun and cannot be finished; this run tells what it did.
+async fn give_up(session: &mut Session<'_>, row: &PlanRow) -> Result<(), RunFailure> {
+    tracing::warn!(plan = %row.hash, "an interrupted plan is past its time, rejected, for another target or policy, or its file is gone; it is closed");
     if let Some(hash) = Sha256Hash::parse(&row.hash) {
         let unreported = unreported_runs(session, hash).await?;
-        ledger.start_plan(hash, session.run, &unreported).await?;
+        session.services.ledger.start_plan(hash, session.run, &unreported).await?;
         session.finished_plans.push(hash);
         tell_deletions(session).await?;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Reads the plan at a path, or of a hash that the ledger knows.
@@ -150,6 +224,8 @@ struct Order<'o> {
     lifted: &'o Allowances,
     mode: Mode,
     approved: Approved,
+    /// Whether a person said that the empty live tables are really empty, for this plan.
+    accepts_empty: bool,
 }
 
 async fn apply_plan(
@@ -158,24 +234,24 @@ async fn apply_plan(
     keyring: &Keyring,
     order: Order<'_>,
 ) -> Result<(), RunFailure> {
-    let Order { plan, lifted, mode, approved } = order;
-    let row = check_issued(session, plan).await?;
+    let Order { plan, lifted, mode, approved, .. } = order;
+    let row = check_issued(&session.services.ledger, plan).await?;
+    let review = Review::of(session, plan, approved).await?;
     let scan = scan(session, reading).await?;
     check_current(session, plan, &row, &scan)?;
-    let (candidates, kept) = choose(session, plan, &scan).await?;
+    let (candidates, kept) = choose(session, plan, &scan, &review).await?;
     let planned: Vec<PlanGroup> = candidates.iter().flat_map(|candidate| candidate.planned.iter().cloned()).collect();
     let totals = totals_of(&planned);
     session.draft.coverage.complete = true;
     show_plan(session, &scan, &planned, &kept);
 
-    let mut allowances = session.services.ledger.allowances(plan.hash).await?;
-    allowances.0.extend(lifted.0.clone());
+    let allowances = allowances(session, order).await?;
     session.draft.breakers = scan.judge(session, &[]).await?;
     let would = WouldGo { groups: totals.groups, objects: totals.objects, bytes: totals.bytes };
     let listed = Listed { groups: scan.findings.listed() as u64, foreign: scan.foreign };
     session.draft.breakers.extend(judge_size(would, listed, &session.scope.limits, &allowances));
     refuse_if_tripped(session, plan)?;
-    refuse_empty_references(&scan)?;
+    refuse_empty_references(&scan, order)?;
     if mode == Mode::DryRun {
         return Ok(());
     }
@@ -207,7 +283,19 @@ async fn apply_plan(
     let unreported = unreported_runs(session, plan.hash).await?;
     session.services.ledger.start_plan(plan.hash, session.run, &unreported).await?;
     crate::failpoint::reach("plan_started");
-    dispose(session, reading, &deleter, Chosen { plan, scan: &scan, candidates: &candidates, kept: &kept }).await
+    dispose(session, reading, &deleter, Chosen { order, scan: &scan, candidates: &candidates, kept: &kept }).await
+}
+
+/// The limits that are lifted. Only a person passes a size breaker: who goes on with what a person began and left does not.
+async fn allowances(session: &Session<'_>, order: Order<'_>) -> Result<Allowances, RunFailure> {
+    match order.approved {
+        Approved::ByPerson { .. } => {
+            let mut allowances = session.services.ledger.allowances(order.plan.hash).await?;
+            allowances.0.extend(order.lifted.0.clone());
+            Ok(allowances)
+        }
+        Approved::ByDecision | Approved::ByPolicy => Ok(Allowances::default()),
+    }
 }
 
 /// Whether what is deleted can come back.
@@ -228,40 +316,14 @@ fn stop_file_refusal(session: &Session<'_>) -> RunFailure {
     }
 }
 
-/// The ledger must have issued exactly this plan, and not be done with it.
-async fn check_issued(session: &Session<'_>, plan: &VerifiedPlan) -> Result<PlanRow, RunFailure> {
-    let ledger = &session.services.ledger;
-    let made = &plan.plan.ledger;
-    let hint = "make a new plan with `orphan-sweeper audit`";
-    let refused = |reason: String| Err(RunFailure::Refused { reason, hint: hint.into() });
-    if made.id != ledger.id() {
-        return refused(format!(
-            "the plan was made with another ledger: {} at `{}`; this one is {}",
-            made.id,
-            made.path,
-            ledger.id()
-        ));
-    }
-    let Some(row) = ledger.plan(&plan.hash.to_string()).await? else {
-        return refused(format!(
-            "this ledger did not issue the plan {}: it was edited, or the ledger is older than the plan",
-            plan.hash
-        ));
-    };
-    if row.scope != session.scope.name {
-        return refused(format!("the plan is for the scope `{}`", row.scope));
-    }
-    match row.state {
-        PlanState::Open | PlanState::Applying => Ok(row),
-        PlanState::Closed => refused(format!("the plan {} was applied already", plan.hash)),
-    }
-}
-
 /// The plan must be about this target by this policy, and not be past its time.
 fn check_current(session: &Session<'_>, plan: &VerifiedPlan, row: &PlanRow, scan: &Scan) -> Result<(), RunFailure> {
     let refused = |reason: String| {
         Err(RunFailure::Refused { reason, hint: "make a new plan with `orphan-sweeper audit`".into() })
     };
+    if row.scope != session.scope.name {
+        return refused(format!("the plan is for the scope `{}`", row.scope));
+    }
     let target = PlanTarget::new(&scan.observation.target, &scan.references.identity);
     if plan.plan.target.fingerprint() != target.fingerprint() {
         return refused("the plan was made for another endpoint, bucket, prefix or patterns".into());
@@ -273,7 +335,7 @@ fn check_current(session: &Session<'_>, plan: &VerifiedPlan, row: &PlanRow, scan
         return refused("the plan was made by another policy than the configuration has now".into());
     }
     // A plan that was begun in time may be finished.
-    if row.state == PlanState::Open && scan.as_of >= plan.plan.expires_at {
+    if is_past(plan, row.state, scan.as_of) {
         return refused(format!("the plan expired at {}", plan.plan.expires_at.to_rfc3339()));
     }
     Ok(())
@@ -284,6 +346,7 @@ async fn choose(
     session: &Session<'_>,
     plan: &VerifiedPlan,
     scan: &Scan,
+    review: &Review,
 ) -> Result<(Vec<Candidate>, Vec<(PlanGroup, SkipReason)>), RunFailure> {
     let (mut candidates, mut kept): (Vec<Candidate>, Vec<_>) = (Vec::new(), Vec::new());
     let mut groups = plan.plan.groups.clone();
@@ -295,6 +358,10 @@ async fn choose(
             sighting.is_some_and(|sighting| planned.iter().all(|group| group.first_run == sighting.first_run));
         let reason = if scan.findings.is_live(id) {
             Some(SkipReason::LiveAgain)
+        } else if scan.holds.on(id).is_some() {
+            Some(SkipReason::Held)
+        } else if let Some(objection) = review.objection(id) {
+            Some(objection)
         } else if !is_unbroken {
             Some(SkipReason::ChangedSincePlan)
         } else {
@@ -316,17 +383,20 @@ fn show_plan(session: &mut Session<'_>, scan: &Scan, planned: &[PlanGroup], kept
     // A sweep's own audit has said more already.
     let is_counted = !session.orphans.is_empty();
     let totals = totals_of(planned);
-    session.draft.groups.eligible = totals.groups;
-    session.draft.eligible_objects = totals.objects;
-    session.draft.eligible_bytes = totals.bytes;
+    session.draft.groups.eligible += totals.groups;
+    session.draft.eligible_objects += totals.objects;
+    session.draft.eligible_bytes = session.draft.eligible_bytes.saturating_add(totals.bytes);
     if is_counted {
         return;
     }
     session.draft.groups.orphan = (scan.findings.listed() - scan.findings.live()) as u64;
+    let held = kept.chunk_by(|(a, _), (b, _)| a.id == b.id).filter(|groups| groups[0].1 == SkipReason::Held);
+    session.draft.holds.protecting =
+        held.filter_map(|groups| scan.holds.on(groups[0].0.id)).map(holds::shown).collect();
     let shown = planned.iter().map(|group| (group, Verdict::Eligible));
     let still_orphans = kept.iter().filter(|(group, _)| !scan.findings.is_live(group.id));
-    let changed = still_orphans.map(|(group, _)| (group, Verdict::Keep(KeepReason::ChangedSinceSeen)));
-    for (group, verdict) in shown.chain(changed) {
+    let kept_by_rules = still_orphans.filter_map(|(group, reason)| Some((group, Verdict::Keep(rule_of(*reason)?))));
+    for (group, verdict) in shown.chain(kept_by_rules) {
         let pattern = session.scope.patterns.iter().position(|pattern| pattern.template() == group.pattern);
         let Some(pattern) = pattern.and_then(|index| u8::try_from(index).ok()) else { continue };
         session.draft.orphan_objects += group.objects;
@@ -341,6 +411,15 @@ fn show_plan(session: &mut Session<'_>, scan: &Scan, planned: &[PlanGroup], kept
             sightings: group.sightings,
             verdict,
         });
+    }
+}
+
+/// The rule that keeps a group of the plan, where it is one: what a person decided is told of its objects alone.
+fn rule_of(reason: SkipReason) -> Option<KeepReason> {
+    match reason {
+        SkipReason::ChangedSincePlan => Some(KeepReason::ChangedSinceSeen),
+        SkipReason::Held => Some(KeepReason::Held),
+        SkipReason::LiveAgain | SkipReason::Rejected | SkipReason::NotApproved | SkipReason::RunEnded => None,
     }
 }
 
@@ -364,16 +443,24 @@ fn refuse_if_tripped(session: &mut Session<'_>, plan: &VerifiedPlan) -> Result<(
     Err(RunFailure::Refused { reason, hint: format!("if this much is meant to go: {command}") })
 }
 
-/// A scope whose live tables are all empty has nothing that a re-check could recognise.
-fn refuse_empty_references(scan: &Scan) -> Result<(), RunFailure> {
+/// A live table without rows has nothing that a re-check could recognise but its emptiness: only a person deletes by it,
+/// one plan at a time.
+fn refuse_empty_references(scan: &Scan, order: Order<'_>) -> Result<(), RunFailure> {
     let empty: Vec<&str> =
         scan.references.tables.iter().filter(|table| table.rows == 0).map(|table| table.name.as_str()).collect();
     if empty.is_empty() {
         return Ok(());
     }
+    let (tables, hash) = (empty.join(", "), order.plan.hash);
+    if order.accepts_empty {
+        tracing::warn!(target: "deletions", plan = %hash, "{tables} has no rows, and a person says that it is really empty");
+        return Ok(());
+    }
     Err(RunFailure::Refused {
-        reason: format!("{} has no rows: no re-check could tell it from an emptied or swapped table", empty.join(", ")),
-        hint: "a table that is really empty belongs out of `scope.live`, or needs a row".into(),
+        reason: format!("{tables} has no rows: no re-check could tell it from an emptied table"),
+        hint: format!(
+            "if it is really empty, a person can apply this plan: orphan-sweeper apply {hash} --accept-empty-references {hash}"
+        ),
     })
 }
 
@@ -401,7 +488,7 @@ async fn unreported_runs(session: &Session<'_>, plan: Sha256Hash) -> Result<Vec<
 /// What this run may delete of a plan, and what it keeps.
 #[derive(Clone, Copy)]
 struct Chosen<'c> {
-    plan: &'c VerifiedPlan,
+    order: Order<'c>,
     scan: &'c Scan,
     candidates: &'c [Candidate],
     kept: &'c [(PlanGroup, SkipReason)],
@@ -413,7 +500,7 @@ async fn dispose(
     deleter: &dyn DeleteStore,
     chosen: Chosen<'_>,
 ) -> Result<(), RunFailure> {
-    let Chosen { plan, scan, candidates, kept } = chosen;
+    let Chosen { order: Order { plan, approved, .. }, scan, candidates, kept } = chosen;
     let services = session.services;
     let objects = candidates.iter().flat_map(|candidate| &candidate.planned).map(|group| group.objects).sum();
     let bar = services.progress.bar("deleting objects", objects);
@@ -426,6 +513,8 @@ async fn dispose(
         clock: services.clock.clone(),
         stop: services.stop.token.clone(),
         stop_file: services.config.stop_file.clone(),
+        consent: approved.consent(),
+        as_of: scan.as_of,
         progress: &progress,
     };
     let disposal = Disposal::new(session.scope, plan.hash, session.run, scan.references.anchor(), tools);
@@ -440,6 +529,7 @@ async fn dispose(
         None => {}
         Some(Halt::Interrupted) => return Err(RunFailure::Interrupted(services.stop.exit())),
         Some(Halt::StopFile) => return Err(stop_file_refusal(session)),
+        Some(Halt::Holds(error)) => return Err(RunFailure::Holds(error)),
         Some(Halt::Record(error)) => return Err(RunFailure::Record(error)),
         Some(Halt::References(error)) => return Err(trip_on_recheck(session, scan, error).await?),
     }
@@ -481,6 +571,10 @@ async fn trip_on_recheck(
     let breaker = match &error {
         ReferencesError::Moved(_) => Breaker::DatabaseIdentity,
         ReferencesError::SentinelsGone { .. } => Breaker::LiveDrop,
+        // The next scan sees the rows, and takes the emptiness for accepted no more.
+        ReferencesError::NoLongerEmpty { .. } => {
+            return Ok(RunFailure::Refused { reason: error.to_string(), hint: error.hint().to_owned() });
+        }
         _ => return Ok(RunFailure::References(error)),
     };
     let message = error.to_string();

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{StreamExt, TryStreamExt};
 
 use super::scan::{Scan, scan};
-use super::{Reading, RunFailure, Session};
+use super::{Reading, RunFailure, Session, holds, trend};
 use crate::decide::breakers::{Allowances, Baseline, Kind, Listed, Reading as BreakerReading, WouldGo, judge_size};
+use crate::decide::holds::{eligible_under, verdict_under};
 use crate::decide::sightings::{Sighting, sight};
 use crate::decide::{Orphan, Verdict, decide, eligible_at, verdict_of_group};
 use crate::exit::Exit;
@@ -15,7 +16,7 @@ use crate::model::{DatasetId, Group, GroupContent, Timestamp};
 use crate::parse::prefix_of;
 use crate::plan::{DeletePlan, PLAN_VERSION, PlanGroup, PlanLedger, PlanPolicy, PlanTarget, PlanTotals, VerifiedPlan};
 use crate::record::ScanDelta;
-use crate::report::{OrphanRecord, Outcome, Trend};
+use crate::report::{OrphanRecord, Outcome};
 
 /// Orphans that are opened at the same time.
 const OPEN_AT_ONCE: usize = 8;
@@ -51,7 +52,7 @@ pub async fn audit(session: &mut Session<'_>, reading: &Reading) -> Result<Optio
     if is_good {
         crate::failpoint::reach("before_sightings");
         let delta = take_in(session, &scan, &judged).await?;
-        session.draft.trend = trend(session, delta).await?;
+        session.draft.trend = trend::since_last_run(session, delta).await?;
     }
     if let Some(reason) = refusal {
         session.draft.outcome = Outcome::Refused;
@@ -88,7 +89,8 @@ fn size_readings(session: &Session<'_>, scan: &Scan, eligible: &[PlanGroup]) -> 
     judge_size(would, listed, &session.scope.limits, &Allowances::default())
 }
 
-pub(super) fn totals_of(groups: &[PlanGroup]) -> PlanTotals {
+/// How much `groups` hold.
+pub fn totals_of(groups: &[PlanGroup]) -> PlanTotals {
     PlanTotals {
         groups: groups.len() as u64,
         objects: groups.iter().map(|group| group.objects).sum(),
@@ -130,10 +132,11 @@ async fn judge_orphans(session: &mut Session<'_>, reading: &Reading, scan: &Scan
             session.draft.groups.empty += listed.len() as u64;
             continue;
         };
-        record_orphan(session, &mut judged, (listed, &orphan), sighting, as_of);
+        record_orphan(session, &mut judged, (listed, &orphan), sighting, scan);
     }
     bar.finish_and_clear();
     session.orphans.sort_unstable_by(|a, b| a.group.cmp(&b.group));
+    session.draft.holds.protecting.sort_unstable_by_key(|held| held.id);
     judged.eligible.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix));
     tracing::info!(
         stage = "decide",
@@ -194,14 +197,17 @@ fn record_orphan(
     judged: &mut Judged,
     (listed, orphan): (&[Group], &Orphan),
     sighting: Sighting,
-    as_of: Timestamp,
+    scan: &Scan,
 ) {
-    let scope = session.scope;
+    let (scope, as_of) = (session.scope, scan.as_of);
+    let hold = scan.holds.on(listed[0].id);
+    session.draft.holds.protecting.extend(hold.map(holds::shown));
     let verdict_of_id = decide(orphan, &sighting, &scope.policy, as_of);
     let can_ever_go = orphan.groups.iter().any(|(group, content)| group.is_canonical() && content.objects > 0);
-    if verdict_of_id != Verdict::Eligible
+    if (verdict_of_id != Verdict::Eligible || hold.is_some())
         && can_ever_go
         && let Some(at) = eligible_at(orphan, &sighting, &scope.policy, as_of)
+        && let Some(at) = eligible_under(hold, at)
     {
         let next = &mut session.draft.next_eligible_at;
         *next = Some(next.map_or(at, |earliest| earliest.min(at)));
@@ -211,7 +217,7 @@ fn record_orphan(
             session.draft.groups.empty += 1;
             continue;
         }
-        let verdict = verdict_of_group(group, verdict_of_id);
+        let verdict = verdict_under(hold, verdict_of_group(group, verdict_of_id));
         let draft = &mut session.draft;
         draft.groups.orphan += 1;
         draft.orphan_objects += content.objects;
@@ -282,27 +288,6 @@ async fn make_plan(session: &mut Session<'_>, scan: &Scan, groups: Vec<PlanGroup
         session.next_command = Some(format!("orphan-sweeper apply {}", path.display()));
     }
     Ok(VerifiedPlan { hash, plan })
-}
-
-/// How this scan compares with the last complete run.
-async fn trend(session: &Session<'_>, delta: ScanDelta) -> Result<Option<Trend>, RunFailure> {
-    let Some(last) = session.services.ledger.last_counted_run(&session.scope.name).await? else { return Ok(None) };
-    let Ok(since_run) = uuid::Uuid::parse_str(&last.run_id) else { return Ok(None) };
-    let days = (session.draft.started_at - last.started_at).as_seconds_f64() / 86_400.0;
-    #[expect(clippy::cast_precision_loss, reason = "a rate needs no more digits")]
-    let bytes_per_day = last
-        .orphan_bytes
-        .filter(|_| days > 0.0)
-        .map(|before| (session.draft.orphan_bytes as f64 - before as f64) / days);
-    Ok(Some(Trend {
-        since_run,
-        new: delta.new,
-        persisting: delta.persisting,
-        resolved: delta.resolved,
-        bytes_per_day,
-        // How full the store is beyond what was listed is not known here.
-        days_to_full: None,
-    }))
 }
 
 impl Session<'_> {

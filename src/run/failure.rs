@@ -4,6 +4,7 @@ use crate::config::secrets::SecretError;
 use crate::dispose::space::TooLittleSpace;
 use crate::exit::Exit;
 use crate::list::content::ContentError;
+use crate::list::holds::HoldsError;
 use crate::list::references::ReferencesError;
 use crate::record::RecordError;
 use crate::report::Outcome;
@@ -21,6 +22,9 @@ pub enum RunFailure {
     /// The live rows could not be read, or not proven.
     #[error("the live ids could not be read")]
     References(#[source] ReferencesError),
+    /// The protected ids could not be read.
+    #[error("the protected ids could not be read")]
+    Holds(#[from] HoldsError),
     /// The ledger failed.
     #[error("the ledger failed")]
     Record(#[source] RecordError),
@@ -105,6 +109,7 @@ impl RunFailure {
             Self::Refused { .. } => Outcome::Refused,
             Self::Interrupted(_) => Outcome::Interrupted,
             Self::References(_)
+            | Self::Holds(_)
             | Self::Record(_)
             | Self::Report(_)
             | Self::ReportRow(_)
@@ -124,6 +129,7 @@ impl RunFailure {
             Self::References(error) if error.is_configuration() => Exit::Usage,
             Self::Store(_)
             | Self::References(_)
+            | Self::Holds(_)
             | Self::Record(_)
             | Self::Report(_)
             | Self::ReportRow(_)
@@ -137,6 +143,9 @@ impl RunFailure {
         match self {
             Self::Store(error) => Some(error.fault.hint().to_owned()),
             Self::References(error) => Some(error.hint().to_owned()),
+            Self::Holds(_) => Some(
+                "correct the file that `scope.holds.file` names; while it cannot be read, nothing is deleted".into(),
+            ),
             Self::Record(RecordError::Newer(_)) => Some("use the newer version of orphan-sweeper that wrote it".into()),
             Self::Record(_) => Some("check the disk or the database that holds the ledger, `[ledger]`".into()),
             Self::Report(_) | Self::ReportRow(_) => Some("check the disk and the rights of `reports.directory`".into()),

@@ -6,8 +6,11 @@ pub mod apply;
 pub mod audit;
 pub mod confirm;
 pub mod failure;
+pub mod holds;
+pub mod review;
 mod scan;
 mod session;
+mod trend;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -136,8 +139,19 @@ impl Keyring {
         if let Some(warning) = &url.warning {
             tracing::warn!("{warning}");
         }
-        let references = references::open(&url, &scope.live, Arc::clone(&services.clock));
+        let references = references::open(&url, scope, Arc::clone(&services.clock));
         Ok(Reading { store: Box::new(connection.reading(&scope.bucket)), references, database: url.shown })
+    }
+
+    /// The database that says who is live and who is protected in `scope`. Nothing is sent yet.
+    pub fn references(
+        &self,
+        config: &Config,
+        scope: &Scope,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Box<dyn References>, SetupError> {
+        let url = secrets::database(config, &self.variables)?;
+        Ok(references::open(&url, scope, Arc::clone(clock)))
     }
 
     /// What a run of `scope` deletes with: the only place where the second pair of credentials is read.
@@ -174,6 +188,8 @@ pub struct ApplyJob {
     pub allowances: Allowances,
     /// Whether to ask on the terminal first.
     pub asks_first: bool,
+    /// Whether the person says that the empty live tables are really empty.
+    pub accepts_empty_references: bool,
 }
 
 impl Job {

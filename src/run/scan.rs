@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 
 use crate::decide::breakers::{Evidence, Observation, Reading as BreakerReading, TargetFingerprint, judge_evidence};
+use crate::decide::holds::Holds;
 use crate::diff::{Diff, Findings};
 use crate::list::census;
 use crate::list::references::ProvenReferences;
@@ -12,7 +13,7 @@ use crate::model::{DatasetId, Timestamp};
 use crate::report::csv::CsvFile;
 use crate::s3::retry;
 
-use super::{Reading, RunFailure, Session};
+use super::{Reading, RunFailure, Session, holds};
 
 /// A listing and a read of the live ids, both complete and compared.
 pub struct Scan {
@@ -20,6 +21,8 @@ pub struct Scan {
     pub findings: Findings,
     /// What was proven of the database.
     pub references: ProvenReferences,
+    /// Who is protected by a person.
+    pub holds: Holds,
     /// The time that ages are judged at: the earlier of the store's and the database's clock.
     pub as_of: Timestamp,
     /// Foreign keys and prefixes.
@@ -102,6 +105,9 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     let findings = diff.finish();
     let as_of = listing.store_time.min(references.database_time);
     session.draft.as_of = Some(as_of);
+    // After the listing, like the rows: a hold that was placed meanwhile protects.
+    let holds = holds::gather(session.services, session.scope, &references.holds, as_of).await?;
+    session.draft.holds.total = holds.ids();
     session.draft.groups.live = findings.live() as u64;
     session.draft.missing = findings.missing;
     session.draft.coverage.references = findings.rows;
@@ -127,7 +133,7 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
         overlap_share: findings.overlap.share(),
         skew_s: largest_difference_s(&offsets),
     };
-    Ok(Scan { findings, references, as_of, foreign: listing.foreign, observation })
+    Ok(Scan { findings, references, holds, as_of, foreign: listing.foreign, observation })
 }
 
 /// The largest difference between two of the clocks' offsets, in whole seconds.

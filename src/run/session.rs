@@ -11,7 +11,8 @@ use crate::record::{RunEnd, RunStart};
 use crate::report::csv::CsvFile;
 use crate::report::folder::{self, ReportFolder};
 use crate::report::{
-    Coverage, GroupCounts, LedgerInfo, OrphanRecord, Outcome, Report, SUMMARY_VERSION, Summary, Target, html, text,
+    Coverage, GroupCounts, HoldsReport, JournalHead, LedgerInfo, OrphanRecord, Outcome, Report, SUMMARY_VERSION,
+    Summary, Target, html, text,
 };
 
 /// A run in progress: what it works on, and the report that it fills.
@@ -111,10 +112,12 @@ impl<'s> Session<'s> {
             eligible_objects: 0,
             eligible_bytes: 0,
             next_eligible_at: None,
+            holds: HoldsReport::default(),
             breakers: Vec::new(),
             coverage: Coverage::default(),
             deletion: None,
             trend: None,
+            journal: None,
         };
         tracing::info!(run_id = %run, command, scope = %scope.name, "run began");
         Ok(Self {
@@ -194,6 +197,13 @@ impl<'s> Session<'s> {
         crate::failpoint::reach("before_report");
         self.draft.coverage.list_requests = reading.store.list_requests();
         self.draft.finished_at = self.services.clock.now();
+        self.draft.journal = match self.services.ledger.chain_head().await {
+            Ok(head) => Some(JournalHead { entries: head.entries, head: head.hash.to_string() }),
+            Err(error) => {
+                tracing::error!(run_id = %self.run, error = %error, "the head of the ledger's chain cannot be read");
+                None
+            }
+        };
         self.complete_breakers();
         self.write_missing_files()?;
         let mut file = CsvFile::orphans(self.folder.file("orphans.csv")?).map_err(RunFailure::ReportRow)?;
@@ -242,7 +252,8 @@ impl<'s> Session<'s> {
         for plan in self.finished_plans {
             self.services.ledger.close_plan(plan).await?;
         }
-        tracing::info!(run_id = %self.run, outcome = self.draft.outcome.as_str(), exit = self.exit.code(), "run ended");
+        let head = self.services.ledger.chain_head().await?;
+        tracing::info!(run_id = %self.run, outcome = self.draft.outcome.as_str(), exit = self.exit.code(), journal_entries = head.entries, journal_head = %head.hash, "run ended");
         Ok(ScopeEnd { summary: self.draft, text, exit: self.exit, hint: self.hint })
     }
 

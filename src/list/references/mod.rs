@@ -3,6 +3,7 @@
 //! Invariant: a fault in the listing deletes too little; a fault here would delete everything. So a read either
 //! carries its proof or is an error that ends the run.
 
+mod holds;
 mod postgres;
 mod sqlite;
 
@@ -15,7 +16,8 @@ pub use sqlite::SqliteReferences;
 
 use crate::clock::Clock;
 use crate::config::secrets::{Backend, DatabaseUrl};
-use crate::config::{LiveTable, TableName};
+use crate::config::{HoldsSource, LiveTable, Scope, TableName};
+use crate::decide::holds::Hold;
 pub use crate::model::{DatabaseIdentity, LiveRow, OpenTransactions, TableIdentity};
 use crate::model::{DatasetId, Timestamp};
 
@@ -42,6 +44,8 @@ pub struct ProvenReferences {
     pub database_time: Timestamp,
     /// Each table, in the order of the configuration.
     pub tables: Vec<ProvenTable>,
+    /// What the table of protected ids says, where one is configured.
+    pub holds: Vec<Hold>,
     /// Open transactions.
     pub open_transactions: OpenTransactions,
     /// The role that read, for messages.
@@ -118,6 +122,14 @@ pub enum ReferencesError {
         /// The id, shortened.
         text: String,
     },
+    /// A hold's end cannot be read, so nobody knows how long it protects.
+    #[error("the end of a hold in `{table}` is no time: `{text}`")]
+    UnreadableHold {
+        /// The table.
+        table: TableName,
+        /// The end, shortened.
+        text: String,
+    },
     /// The rows that arrived are not the rows that are there.
     #[error("`{table}` has {expected} rows in this snapshot and {arrived} arrived, or others than it has")]
     Unproven {
@@ -134,6 +146,12 @@ pub enum ReferencesError {
     /// A re-check found another database or table than the run read.
     #[error("the database changed while the run was deleting: {0}")]
     Moved(String),
+    /// A re-check found a row in a table that the run had found empty.
+    #[error("`{table}` was empty when the run read it and has rows now")]
+    NoLongerEmpty {
+        /// The table.
+        table: String,
+    },
     /// A re-check found too few of the ids that were there.
     #[error(
         "only {found} of {asked} known ids of `{table}` are still there: the table may have been emptied or swapped"
@@ -169,6 +187,10 @@ impl ReferencesError {
                 "correct `scope.live.table` and `id_column`; names are matched exactly as the database spells them"
             }
             Self::UnreadableId { .. } => "correct `scope.live.id_column`, or the row",
+            Self::UnreadableHold { .. } => "correct the row: a date, a time, or NULL where only a person ends the hold",
+            Self::NoLongerEmpty { .. } => {
+                "nothing more was deleted; make a new plan with `orphan-sweeper audit`, which compares with the new rows"
+            }
             Self::Unproven { .. } => "run again; if it happens again, something filters or cuts the connection",
             Self::TooOld(_) => "use PostgreSQL 14 or newer",
             Self::Moved(_) | Self::SentinelsGone { .. } => {
@@ -190,13 +212,34 @@ pub trait References: Send + Sync {
     ///
     /// - Errors: [`ReferencesError`]; a run that gets one deletes nothing more.
     async fn recheck(&self, ids: &[DatasetId], anchor: &Anchor) -> Result<Vec<DatasetId>, ReferencesError>;
+
+    /// What the table of protected ids says now; nothing where none is configured.
+    ///
+    /// - Errors: [`ReferencesError`]; a run that gets one deletes nothing more.
+    async fn holds(&self) -> Result<Vec<Hold>, ReferencesError> {
+        Ok(Vec::new())
+    }
 }
 
-/// The backend that an address names.
-pub fn open(url: &DatabaseUrl, live: &[LiveTable], clock: Arc<dyn Clock>) -> Box<dyn References> {
+/// The tables that a scope reads from the database.
+#[derive(Debug, Clone)]
+struct Tables {
+    /// Those whose rows keep ids alive.
+    live: Vec<LiveTable>,
+    /// The one whose rows protect ids.
+    holds: Option<TableName>,
+}
+
+/// The references of `scope` in the database that an address names.
+pub fn open(url: &DatabaseUrl, scope: &Scope, clock: Arc<dyn Clock>) -> Box<dyn References> {
+    let holds = match &scope.holds {
+        Some(HoldsSource::Table(table)) => Some(table.clone()),
+        Some(HoldsSource::File(_)) | None => None,
+    };
+    let tables = Tables { live: scope.live.clone(), holds };
     match url.backend {
-        Backend::Postgres => Box::new(PostgresReferences::new(url.clone(), live.to_vec())),
-        Backend::Sqlite => Box::new(SqliteReferences::new(url.clone(), live.to_vec(), clock)),
+        Backend::Postgres => Box::new(PostgresReferences::new(url.clone(), tables)),
+        Backend::Sqlite => Box::new(SqliteReferences::new(url.clone(), tables, clock)),
     }
 }
 
@@ -223,18 +266,31 @@ impl SentinelSample {
     }
 }
 
+/// What a re-check found of one table that is to be recognised again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Recognised {
+    /// Sentinels found.
+    sentinels: usize,
+    /// Whether it has a row with an id at all. Asked where the run found none; else what the sentinels say.
+    has_rows: bool,
+}
+
 /// Compares what a re-check found with what the run read.
-fn check_anchor(found: &DatabaseIdentity, sentinels_found: &[usize], anchor: &Anchor) -> Result<(), ReferencesError> {
+fn check_anchor(found: &DatabaseIdentity, recognised: &[Recognised], anchor: &Anchor) -> Result<(), ReferencesError> {
     if *found != anchor.identity {
         return Err(ReferencesError::Moved(format!("it was {}, it is {found}", anchor.identity)));
     }
-    for ((table, found), asked) in anchor.identity.tables.iter().zip(sentinels_found).zip(&anchor.sentinels) {
-        if found * 2 < asked.len() {
+    for ((table, found), asked) in anchor.identity.tables.iter().zip(recognised).zip(&anchor.sentinels) {
+        if found.sentinels * 2 < asked.len() {
             return Err(ReferencesError::SentinelsGone {
                 table: table.name.clone(),
-                found: *found,
+                found: found.sentinels,
                 asked: asked.len(),
             });
+        }
+        // An empty table has nothing to be recognised by but its emptiness.
+        if asked.is_empty() && found.has_rows {
+            return Err(ReferencesError::NoLongerEmpty { table: table.name.clone() });
         }
     }
     Ok(())
@@ -272,6 +328,13 @@ mod tests {
         };
         let ids = |count: u128| (0..count).map(|n| DatasetId(uuid::Uuid::from_u128(n))).collect::<Vec<_>>();
         let anchor = Anchor { identity: identity.clone(), sentinels: vec![ids(16), ids(3)] };
+        let check_anchor = |found: &DatabaseIdentity, sentinels: &[usize], anchor: &Anchor| {
+            let recognised: Vec<_> = sentinels
+                .iter()
+                .map(|sentinels| Recognised { sentinels: *sentinels, has_rows: *sentinels > 0 })
+                .collect();
+            check_anchor(found, &recognised, anchor)
+        };
         assert!(check_anchor(&identity, &[8, 2], &anchor).is_ok());
         assert!(matches!(
             check_anchor(&identity, &[7, 3], &anchor),
@@ -284,5 +347,15 @@ mod tests {
         let mut other = identity;
         other.timeline = "2".into();
         assert!(matches!(check_anchor(&other, &[16, 3], &anchor), Err(ReferencesError::Moved(_))));
+    }
+
+    #[test]
+    fn an_empty_table_is_recognised_by_its_emptiness_alone() {
+        let tables = vec![TableIdentity { name: "s.a".into(), oid: 1 }];
+        let identity = DatabaseIdentity { system: "1".into(), timeline: "1".into(), database: "d".into(), tables };
+        let anchor = Anchor { identity: identity.clone(), sentinels: vec![Vec::new()] };
+        let check = |has_rows| check_anchor(&identity, &[Recognised { sentinels: 0, has_rows }], &anchor);
+        assert!(check(false).is_ok());
+        assert!(matches!(check(true), Err(ReferencesError::NoLongerEmpty { .. })));
     }
 }

@@ -14,11 +14,12 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use uuid::Uuid;
 
 use super::{
-    Anchor, DatabaseIdentity, LiveRow, OpenTransactions, ProvenReferences, ProvenTable, References, ReferencesError,
-    SentinelSample, TableIdentity, check_anchor, read_id,
+    Anchor, DatabaseIdentity, LiveRow, OpenTransactions, ProvenReferences, ProvenTable, Recognised, References,
+    ReferencesError, SentinelSample, TableIdentity, Tables, check_anchor, holds, read_id,
 };
 use crate::config::secrets::DatabaseUrl;
-use crate::config::{LiveTable, quote};
+use crate::config::{LiveTable, TableName, quote};
+use crate::decide::holds::Hold;
 use crate::model::{DatasetId, Timestamp};
 
 /// Longest wait for a connection.
@@ -28,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct PostgresReferences {
     url: DatabaseUrl,
-    live: Vec<LiveTable>,
+    tables: Tables,
     /// The connection of the last re-check, kept for the next one.
     idle: tokio::sync::Mutex<Vec<PgConnection>>,
 }
@@ -41,9 +42,9 @@ struct Table<'c> {
 }
 
 impl PostgresReferences {
-    /// References of `live` in the database at `url`. Nothing is connected yet.
-    pub fn new(url: DatabaseUrl, live: Vec<LiveTable>) -> Self {
-        Self { url, live, idle: tokio::sync::Mutex::new(Vec::new()) }
+    /// References of `tables` in the database at `url`. Nothing is connected yet.
+    pub(super) fn new(url: DatabaseUrl, tables: Tables) -> Self {
+        Self { url, tables, idle: tokio::sync::Mutex::new(Vec::new()) }
     }
 
     async fn connect(&self) -> Result<PgConnection, ReferencesError> {
@@ -76,14 +77,16 @@ impl PostgresReferences {
         )
         .await?;
         // LOCK TABLE takes no snapshot; the first query after it does.
-        for live in &self.live {
-            let statement = format!("LOCK TABLE {} IN ACCESS SHARE MODE", live.table.quoted());
-            if let Err(error) = execute(connection, &format!("lock `{}`", live.table), &statement).await {
-                return Err(self.explain_lock(error, live).await);
+        let live = self.tables.live.iter().map(|live| (format!("{}.table", live.key), &live.table));
+        let held = self.tables.holds.iter().map(|table| (holds::KEY.to_owned(), table));
+        for (key, table) in live.chain(held) {
+            let statement = format!("LOCK TABLE {} IN ACCESS SHARE MODE", table.quoted());
+            if let Err(error) = execute(connection, &format!("lock `{table}`"), &statement).await {
+                return Err(self.explain_lock(error, key, table).await);
             }
         }
-        let mut tables = Vec::with_capacity(self.live.len());
-        for live in &self.live {
+        let mut tables = Vec::with_capacity(self.tables.live.len());
+        for live in &self.tables.live {
             tables.push(describe(connection, live).await?);
         }
         Ok(tables)
@@ -98,31 +101,44 @@ impl PostgresReferences {
         let tables = self.begin(&mut connection).await?;
         let (identity, _, _) = identify(&mut connection, &tables).await?;
         let mut live = Vec::new();
-        let mut sentinels_found = Vec::with_capacity(tables.len());
+        let mut recognised = Vec::with_capacity(tables.len());
         for (table, sentinels) in tables.iter().zip(&anchor.sentinels) {
             let asked: Vec<DatasetId> = ids.iter().chain(sentinels).copied().collect();
             let found = find_in_table(&mut connection, table, &asked).await?;
-            sentinels_found.push(sentinels.iter().filter(|sentinel| found.contains(sentinel)).count());
+            let sentinels_found = sentinels.iter().filter(|sentinel| found.contains(sentinel)).count();
+            let has_rows =
+                if sentinels.is_empty() { has_rows(&mut connection, table).await? } else { sentinels_found > 0 };
+            recognised.push(Recognised { sentinels: sentinels_found, has_rows });
             live.extend(ids.iter().filter(|id| found.contains(id)));
         }
         execute(&mut connection, "end the transaction", "COMMIT").await?;
-        check_anchor(&identity, &sentinels_found, anchor)?;
+        check_anchor(&identity, &recognised, anchor)?;
         self.idle.lock().await.push(connection);
         Ok(live)
     }
 
+    async fn holds_on(&self, mut connection: PgConnection, table: &TableName) -> Result<Vec<Hold>, ReferencesError> {
+        let tables = self.begin(&mut connection).await?;
+        // A standby may not have the newest hold yet.
+        identify(&mut connection, &tables).await?;
+        let holds = holds::read_postgres(&mut connection, table).await?;
+        execute(&mut connection, "end the transaction", "COMMIT").await?;
+        self.idle.lock().await.push(connection);
+        Ok(holds)
+    }
+
     /// A lock fails with a general message where the relation is of the wrong kind: look at what it is.
-    async fn explain_lock(&self, error: ReferencesError, live: &LiveTable) -> ReferencesError {
+    async fn explain_lock(&self, error: ReferencesError, key: String, table: &TableName) -> ReferencesError {
         let Ok(mut connection) = self.connect().await else { return error };
         let kind: Result<Option<String>, _> = sqlx::query_scalar(
             "SELECT c.relkind::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              WHERE n.nspname = $1 AND c.relname = $2",
         )
-        .bind(&live.table.schema)
-        .bind(&live.table.table)
+        .bind(&table.schema)
+        .bind(&table.table)
         .fetch_optional(&mut connection)
         .await;
-        let (key, table) = (format!("{}.table", live.key), live.table.clone());
+        let table = table.clone();
         match kind {
             Ok(None) => ReferencesError::NoTable { key, table },
             Ok(Some(kind)) => match kind_name(&kind) {
@@ -281,6 +297,17 @@ async fn read_table(
     Ok(ProvenTable { name: name.to_string(), rows: arrived, sentinels: sentinels.into_ids() })
 }
 
+/// Whether the table has a row with an id.
+async fn has_rows(connection: &mut PgConnection, table: &Table<'_>) -> Result<bool, ReferencesError> {
+    let (name, id) = (&table.config.table, quote(&table.config.id_column));
+    let select = format!("SELECT EXISTS (SELECT 1 FROM {} WHERE {id} IS NOT NULL)", name.quoted());
+    sqlx::query_scalar(AssertSqlSafe(select))
+        .persistent(false)
+        .fetch_one(connection)
+        .await
+        .map_err(|source| statement(&format!("ask `{name}` again"), source))
+}
+
 /// Which of `asked` the table holds now.
 async fn find_in_table(
     connection: &mut PgConnection,
@@ -326,9 +353,13 @@ impl References for PostgresReferences {
         for (index, table) in tables.iter().enumerate() {
             proven.push(read_table(&mut connection, table, index, visit).await?);
         }
+        let holds = match &self.tables.holds {
+            Some(table) => holds::read_postgres(&mut connection, table).await?,
+            None => Vec::new(),
+        };
         execute(&mut connection, "end the transaction", "COMMIT").await?;
         connection.close().await.ok();
-        Ok(ProvenReferences { identity, database_time, tables: proven, open_transactions, role })
+        Ok(ProvenReferences { identity, database_time, tables: proven, holds, open_transactions, role })
     }
 
     async fn recheck(&self, ids: &[DatasetId], anchor: &Anchor) -> Result<Vec<DatasetId>, ReferencesError> {
@@ -342,6 +373,20 @@ impl References for PostgresReferences {
         }
         let connection = self.connect().await?;
         self.recheck_on(connection, ids, anchor).await
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, ReferencesError> {
+        let Some(table) = &self.tables.holds else { return Ok(Vec::new()) };
+        let idle = self.idle.lock().await.pop();
+        if let Some(connection) = idle {
+            match self.holds_on(connection, table).await {
+                // As for a re-check: an idle connection may have been ended by the server.
+                Err(ReferencesError::Statement { .. }) => {}
+                answer => return answer,
+            }
+        }
+        let connection = self.connect().await?;
+        self.holds_on(connection, table).await
     }
 }
 

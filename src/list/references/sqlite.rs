@@ -11,26 +11,27 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, Connection, Row, ValueRef};
 
 use super::{
-    Anchor, DatabaseIdentity, LiveRow, OpenTransactions, ProvenReferences, ProvenTable, References, ReferencesError,
-    SentinelSample, TableIdentity, check_anchor, read_id,
+    Anchor, DatabaseIdentity, LiveRow, OpenTransactions, ProvenReferences, ProvenTable, Recognised, References,
+    ReferencesError, SentinelSample, TableIdentity, Tables, check_anchor, holds, read_id,
 };
 use crate::clock::Clock;
 use crate::config::secrets::DatabaseUrl;
 use crate::config::{LiveTable, quote};
+use crate::decide::holds::Hold;
 use crate::model::{DatasetId, Sha256Hash, Timestamp};
 
 /// Live ids from one `SQLite` file.
 #[derive(Debug)]
 pub struct SqliteReferences {
     url: DatabaseUrl,
-    live: Vec<LiveTable>,
+    tables: Tables,
     clock: Arc<dyn Clock>,
 }
 
 impl SqliteReferences {
-    /// References of `live` in the file at `url`. `SQLite` has no clock of its own, so `clock` stands for it.
-    pub fn new(url: DatabaseUrl, live: Vec<LiveTable>, clock: Arc<dyn Clock>) -> Self {
-        Self { url, live, clock }
+    /// References of `tables` in the file at `url`. `SQLite` has no clock of its own, so `clock` stands for it.
+    pub(super) fn new(url: DatabaseUrl, tables: Tables, clock: Arc<dyn Clock>) -> Self {
+        Self { url, tables, clock }
     }
 
     fn path(&self) -> PathBuf {
@@ -47,8 +48,8 @@ impl SqliteReferences {
         let mut connection = SqliteConnection::connect_with(&options).await.map_err(failed)?;
         let begun = sqlx::raw_sql("BEGIN").execute(&mut connection).await;
         begun.map_err(|source| ReferencesError::Statement { step: "begin a transaction".into(), source })?;
-        let mut tables = Vec::with_capacity(self.live.len());
-        for live in &self.live {
+        let mut tables = Vec::with_capacity(self.tables.live.len());
+        for live in &self.tables.live {
             tables.push(describe(&mut connection, live).await?);
         }
         let identity = DatabaseIdentity {
@@ -58,6 +59,15 @@ impl SqliteReferences {
             tables,
         };
         Ok((connection, identity))
+    }
+}
+
+impl SqliteReferences {
+    async fn read_holds(&self, connection: &mut SqliteConnection) -> Result<Vec<Hold>, ReferencesError> {
+        match &self.tables.holds {
+            Some(table) => holds::read_sqlite(connection, table).await,
+            None => Ok(Vec::new()),
+        }
     }
 }
 
@@ -144,14 +154,15 @@ fn stored_id(row: &sqlx::sqlite::SqliteRow, live: &LiveTable) -> Result<DatasetI
 impl References for SqliteReferences {
     async fn read(&self, visit: &mut (dyn FnMut(LiveRow) + Send)) -> Result<ProvenReferences, ReferencesError> {
         let (mut connection, identity) = self.begin().await?;
-        let mut tables = Vec::with_capacity(self.live.len());
-        for (index, live) in self.live.iter().enumerate() {
+        let mut tables = Vec::with_capacity(self.tables.live.len());
+        for (index, live) in self.tables.live.iter().enumerate() {
             tables.push(read_table(&mut connection, live, index, visit).await?);
         }
         Ok(ProvenReferences {
             identity,
             database_time: self.clock.now(),
             tables,
+            holds: self.read_holds(&mut connection).await?,
             // A writer holds the file's lock: nothing uncommitted can be older than our read.
             open_transactions: OpenTransactions::Since(None),
             role: String::new(),
@@ -162,12 +173,12 @@ impl References for SqliteReferences {
         let (mut connection, identity) = self.begin().await?;
         let wanted: std::collections::HashSet<DatasetId> = ids.iter().copied().collect();
         let mut live = std::collections::HashSet::new();
-        let mut sentinels_found = Vec::with_capacity(self.live.len());
-        for ((index, table), sentinels) in self.live.iter().enumerate().zip(&anchor.sentinels) {
+        let mut recognised = Vec::with_capacity(self.tables.live.len());
+        for ((index, table), sentinels) in self.tables.live.iter().enumerate().zip(&anchor.sentinels) {
             let sentinels: std::collections::HashSet<DatasetId> = sentinels.iter().copied().collect();
             let mut found = std::collections::HashSet::new();
             // An id may be spelled in any way, so the table is read whole.
-            read_table(&mut connection, table, index, &mut |row| {
+            let proven = read_table(&mut connection, table, index, &mut |row| {
                 if wanted.contains(&row.id) {
                     live.insert(row.id);
                 }
@@ -176,9 +187,17 @@ impl References for SqliteReferences {
                 }
             })
             .await?;
-            sentinels_found.push(found.len());
+            recognised.push(Recognised { sentinels: found.len(), has_rows: proven.rows > 0 });
         }
-        check_anchor(&identity, &sentinels_found, anchor)?;
+        check_anchor(&identity, &recognised, anchor)?;
         Ok(live.into_iter().collect())
+    }
+
+    async fn holds(&self) -> Result<Vec<Hold>, ReferencesError> {
+        if self.tables.holds.is_none() {
+            return Ok(Vec::new());
+        }
+        let (mut connection, _) = self.begin().await?;
+        self.read_holds(&mut connection).await
     }
 }

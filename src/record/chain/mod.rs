@@ -15,7 +15,7 @@ pub(super) mod tally;
 pub(super) mod tracked;
 mod verify;
 
-pub use verify::{ChainFault, ChainReport, KnownHead, Verified};
+pub use verify::{ChainFault, KnownHead, Verified};
 
 use serde_json::{Value, json};
 
@@ -35,6 +35,9 @@ pub struct ChainHead {
     pub hash: Sha256Hash,
 }
 
+/// A checkpoint carries what is known of every row, so it must stand for more than it weighs.
+const WORTH_A_CHECKPOINT: u64 = 2000;
+
 /// Entries that are read at a time.
 const PAGE: i64 = 500;
 
@@ -48,7 +51,7 @@ pub(super) async fn append(
     subject: &str,
     payload: &Value,
 ) -> Result<(), RecordError> {
-    let last = last_entry(transaction).await?.ok_or(RecordError::Unreadable("a chain without a beginning"))?;
+    let last = last_entry(transaction).await?.ok_or(RecordError::Tampered("it is empty".into()))?;
     insert(transaction, &Entry::after(last, SystemClock.now(), kind, subject, payload)).await
 }
 
@@ -93,6 +96,15 @@ async fn entries_after(transaction: &mut Transaction, number: i64) -> Result<Vec
     rows.iter().map(read).collect()
 }
 
+/// What somebody does who knows how entries are sealed: says something else in one, and seals it anew.
+#[cfg(test)]
+pub(super) async fn forge(transaction: &mut Transaction, number: i64, kind: &str) -> Result<(), RecordError> {
+    let mut entry = entries_after(transaction, number - 1).await?.remove(0);
+    kind.clone_into(&mut entry.kind);
+    let update = "UPDATE chain SET kind = $2, hash = $3 WHERE number = $1";
+    statement("forge", update).bind(number).bind(kind).bind(&entry.seal().0[..]).run(transaction).await.map(drop)
+}
+
 fn read_hash(row: &Row, column: &'static str) -> Result<Sha256Hash, RecordError> {
     let bytes: Vec<u8> = row.get(column)?;
     Ok(Sha256Hash(bytes.try_into().map_err(|_| RecordError::Unreadable("a hash of the chain"))?))
@@ -107,7 +119,9 @@ impl Ledger {
             return Ok(());
         }
         let mut transaction = self.begin(STEP).await?;
-        if last_entry(&mut transaction).await?.is_some() {
+        // Once only: a chain that is gone is not begun anew, as if nothing had been in it.
+        let begun = "INSERT INTO meta (key, value) VALUES ('chain', 'begun') ON CONFLICT DO NOTHING";
+        if statement(STEP, begun).run(&mut transaction).await? == 0 {
             return Ok(());
         }
         let payload = json!({ "ledger": self.id(), "created_at": self.created_at() });
@@ -135,7 +149,7 @@ impl Ledger {
     /// Where the chain ends now.
     pub async fn chain_head(&self) -> Result<ChainHead, RecordError> {
         let mut transaction = self.database.begin_reading("read the head of the chain").await?;
-        let (number, hash) = last_entry(&mut transaction).await?.ok_or(RecordError::Unreadable("an empty chain"))?;
+        let (number, hash) = last_entry(&mut transaction).await?.ok_or(RecordError::Tampered("it is empty".into()))?;
         Ok(ChainHead { entries: u64::try_from(number).unwrap_or(0), hash })
     }
 
@@ -143,10 +157,17 @@ impl Ledger {
     /// of the rows. It is the last entry of the chain; says how many were replaced.
     ///
     /// - Errors: [`RecordError::Tampered`] where they do not verify: what is wrong would be gone with them.
+    #[allow(dead_code, reason = "what removes old rows calls it")]
     pub async fn checkpoint_chain(&self, before: Timestamp) -> Result<u64, RecordError> {
+        self.checkpoint(before, WORTH_A_CHECKPOINT).await
+    }
+
+    /// Does so where it replaces at least `worth` entries.
+    pub(super) async fn checkpoint(&self, before: Timestamp, worth: u64) -> Result<u64, RecordError> {
         const STEP: &str = "compact the chain";
         let mut transaction = self.begin(STEP).await?;
-        let Some(kept) = verify::fold_before(&mut transaction, self, before).await? else { return Ok(0) };
+        let kept = verify::fold_before(&mut transaction, self, before).await?;
+        let Some(kept) = kept.filter(|kept| kept.taken() >= worth) else { return Ok(0) };
         let (through, head) = kept.end();
         append(&mut transaction, verify::CHECKPOINT, &head.to_string(), &kept.to_json()).await?;
         let deleted =

@@ -28,16 +28,20 @@ pub(in crate::record) struct Table {
 pub(in crate::record) enum Column {
     /// As it stands: texts, numbers, times, truths.
     Plain(&'static str),
-    /// As hexadecimal digits.
+    /// Bytes, as hexadecimal digits.
+    #[allow(dead_code, reason = "no table has such a column yet")]
     Bytes(&'static str),
+    /// A dataset's id, which the two kinds of ledger keep in two ways.
+    Id(&'static str),
     /// The SHA-256 of a long text.
     Digest(&'static str),
 }
 
-use Column::{Digest, Plain};
+use Column::{Digest, Id, Plain};
 
 /// Every such table, in the order in which they are compared.
-pub(in crate::record) const TABLES: [&Table; 6] = [&RUNS, &PLANS, &ALLOWANCES, &ACKNOWLEDGEMENTS, &LATCHES, &BASELINES];
+pub(in crate::record) const TABLES: [&Table; 8] =
+    [&RUNS, &PLANS, &ALLOWANCES, &ACKNOWLEDGEMENTS, &DECISIONS, &HOLDS, &LATCHES, &BASELINES];
 
 /// The runs.
 pub(in crate::record) const RUNS: Table = Table {
@@ -105,6 +109,42 @@ pub(in crate::record) const ACKNOWLEDGEMENTS: Table = Table {
     ],
 };
 
+/// What persons decided on plans.
+pub(in crate::record) const DECISIONS: Table = Table {
+    row: "decision",
+    name: "decisions",
+    subject: "CAST(number AS TEXT)",
+    columns: &[
+        Plain("number"),
+        Plain("scope"),
+        Plain("plan_hash"),
+        Id("id"),
+        Plain("decision"),
+        Plain("decided_by"),
+        Plain("reason"),
+        Plain("decided_at"),
+    ],
+};
+
+/// Who is protected, and by whom.
+pub(in crate::record) const HOLDS: Table = Table {
+    row: "hold",
+    name: "holds",
+    subject: "CAST(number AS TEXT)",
+    columns: &[
+        Plain("number"),
+        Plain("scope"),
+        Id("id"),
+        Plain("held_until"),
+        Plain("placed_by"),
+        Plain("reason"),
+        Plain("placed_at"),
+        Plain("removed_at"),
+        Plain("removed_by"),
+        Plain("removed_reason"),
+    ],
+};
+
 /// The breakers that wait.
 pub(in crate::record) const LATCHES: Table = Table {
     row: "latch",
@@ -133,9 +173,10 @@ impl Table {
     fn select(&self, dialect: Dialect, comparison: &str) -> String {
         let fields = self.columns.iter().map(|column| match (column, dialect) {
             (Column::Plain(name) | Column::Digest(name), _) => format!("'{name}', {name}"),
-            (Column::Bytes(name), Dialect::Sqlite) => {
+            (Column::Bytes(name) | Column::Id(name), Dialect::Sqlite) => {
                 format!("'{name}', CASE WHEN {name} IS NULL THEN NULL ELSE hex({name}) END")
             }
+            (Column::Id(name), Dialect::Postgres) => format!("'{name}', CAST({name} AS TEXT)"),
             (Column::Bytes(name), Dialect::Postgres) => format!("'{name}', encode({name}, 'hex')"),
         });
         let fields = fields.collect::<Vec<_>>().join(", ");

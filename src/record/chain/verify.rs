@@ -24,7 +24,7 @@ pub struct KnownHead {
     pub hash: Sha256Hash,
     /// How many entries there were, where that was noted too.
     pub entries: Option<u64>,
-    /// Where it was noted.
+    /// Where it was noted, as in "the head … `that was given`".
     pub noted: String,
 }
 
@@ -77,7 +77,9 @@ struct Known {
 pub(super) struct Fold {
     number: i64,
     hash: Sha256Hash,
+    /// How many entries a checkpoint stands for, and the head that they led to.
     compacted: i64,
+    begun: Sha256Hash,
     known: Known,
 }
 
@@ -131,6 +133,11 @@ impl Fold {
         (self.number, self.hash)
     }
 
+    /// How many entries were taken since it began.
+    pub(super) fn taken(&self) -> u64 {
+        u64::try_from(self.number - self.compacted).unwrap_or(0)
+    }
+
     /// As a checkpoint carries it.
     pub(super) fn to_json(&self) -> Value {
         let (rows, intents) = self.known.to_json();
@@ -140,7 +147,13 @@ impl Fold {
     fn from_json(payload: &Value) -> Option<Self> {
         let number = payload["through"].as_i64()?;
         let hash = Sha256Hash::parse(payload["head"].as_str()?)?;
-        Some(Self { number, hash, compacted: number, known: Known::from_json(&payload["rows"], &payload["intents"])? })
+        Some(Self {
+            number,
+            hash,
+            compacted: number,
+            begun: hash,
+            known: Known::from_json(&payload["rows"], &payload["intents"])?,
+        })
     }
 
     /// Where the chain begins: at its first entry, or at what a checkpoint stands for.
@@ -153,7 +166,7 @@ impl Fold {
         let first: i64 = first.get("number")?;
         if first == 1 {
             let hash = genesis(ledger.id(), ledger.created_at());
-            return Ok(Ok(Self { number: 0, hash, compacted: 0, known: Known::default() }));
+            return Ok(Ok(Self { number: 0, hash, compacted: 0, begun: hash, known: Known::default() }));
         }
         let checkpoints = statement(STEP, "SELECT payload FROM chain WHERE kind = $1 ORDER BY number DESC");
         for row in checkpoints.bind(CHECKPOINT).all(transaction).await? {
@@ -342,6 +355,9 @@ async fn find_head(
         let number: i64 = row.get("number")?;
         return Ok(Ok(u64::try_from(fold.number - number).ok()));
     }
+    if head.hash == fold.begun {
+        return Ok(Ok(u64::try_from(fold.number - fold.compacted).ok()));
+    }
     let is_compacted = head.entries.is_some_and(|entries| i64::try_from(entries).is_ok_and(|n| n <= fold.compacted));
     if is_compacted {
         return Ok(Ok(None));
@@ -351,7 +367,7 @@ async fn find_head(
         compacted => format!(", unless it is one of the {compacted} entries that a checkpoint stands for"),
     };
     let what = format!(
-        "the head {} that {} noted is not in the chain, which has {} entries: what came up to it was cut off or written anew{older}",
+        "the head {} {} is not in the chain, which has {} entries: what came up to it was cut off or written anew{older}",
         head.hash, head.noted, fold.number
     );
     Ok(Err(row_fault(what)))

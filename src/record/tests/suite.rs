@@ -15,6 +15,9 @@ macro_rules! book {
     };
 }
 
+#[path = "review.rs"]
+mod review;
+
 mod runs {
     use super::*;
 
@@ -884,6 +887,7 @@ mod journal {
         book.note_disposal(&Intent { run: run(11), ..first.clone() }, "gone", at(3)).await.expect("noted");
         book.note_disposal(&Intent { scope: OTHER, plan: hash(2), ..first }, "gone", at(4)).await.expect("noted");
         let told = book.disposals(SCOPE, id(1)).await.expect("readable");
+        let told: Vec<_> = told.into_iter().map(|row| (row.run_id, row.plan_hash, row.outcome, row.at)).collect();
         let expected = [(10, "live_again", at(2)), (11, "gone", at(3))]
             .map(|(by, outcome, time)| (run(by).to_string(), hash(1).to_string(), outcome.to_owned(), time));
         assert_eq!(told, expected);
@@ -909,5 +913,368 @@ mod journal {
             let is_found = |key: &&String| key.starts_with(&prefix) && after.as_ref().is_none_or(|after| *key > after);
             prop_assert_eq!(found, keys.iter().filter(is_found).cloned().collect::<Vec<_>>());
         }
+    }
+}
+
+mod chain {
+    use super::super::chain::{ChainFault, ChainHead, KnownHead, Verified};
+    use super::*;
+
+    /// A ledger in which every kind of thing was recorded.
+    async fn fill(book: &Book) {
+        book.begin(1).await;
+        let orphans = [(id(1), sighting(1, 0)), (id(2), sighting(1, 0))];
+        book.record_scan(SCOPE, run(1), &orphans, &good(10)).await.expect("recorded");
+        book.issue_plan(&plan(1), hash(1), Path::new("p")).await.expect("issued");
+        let end = RunEnd {
+            finished_at: at(9),
+            outcome: "complete",
+            reason: None,
+            exit_code: 0,
+            plan_hash: Some(hash(1).to_string()),
+            orphan_bytes: Some(7),
+            summary: "{}".into(),
+        };
+        book.finish_run(run(1), &end).await.expect("ended");
+        book.begin(2).await;
+        let lifted = Allowances(BTreeMap::from([(Breaker::Objects, Allowance::Count(5))]));
+        book.allow(hash(1), run(2), &lifted, at(10)).await.expect("allowed");
+        book.start_plan(hash(1), run(2), &[]).await.expect("started");
+        for batch in 0..3 {
+            let keys: Vec<String> = (0..3).map(|n| format!("p/a/{batch}{n}")).collect();
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            let intent = Intent { batch, ..intent(1, 2) };
+            book.intend(&intent, &objects(&keys)).await.expect("intended");
+            let outcome = |key: &&str| (ObjectKey::new(*key), KeyOutcome::Failed, "why".to_owned());
+            book.settle(SCOPE, run(2), &keys[..2].iter().map(outcome).collect::<Vec<_>>()).await.expect("settled");
+        }
+        book.skip(&Intent { prefix: "p/b/", ..intent(1, 2) }, &objects(&["p/b/1"]), "live_again").await.expect("noted");
+        // What is asked for again stands over what was.
+        book.intend(&intent(1, 2), &objects(&["p/a/00"])).await.expect("intended");
+        for (n, breaker) in [(3, Breaker::LiveDrop), (4, Breaker::ClockSkew)] {
+            book.begin(n).await;
+            let tripped = [(breaker, "said".to_owned())];
+            book.latch(SCOPE, run(n), at(11), &tripped, &observed(5)).await.expect("latched");
+        }
+        let latch = book.latches(SCOPE).await.expect("readable").remove(0);
+        book.acknowledge(SCOPE, &latch, "ada", "known", at(12)).await.expect("acknowledged");
+    }
+
+    async fn verify(book: &Book, heads: &[KnownHead]) -> Result<Verified, ChainFault> {
+        book.verify_chain(heads).await.expect("readable")
+    }
+
+    #[track_caller]
+    fn assert_found(found: Result<Verified, ChainFault>, entry: Option<u64>, fragment: &str, what: &str) {
+        let fault = found.expect_err(what);
+        assert!(fault.what.contains(fragment), "{what}: {fault}");
+        assert_eq!(fault.entry, entry, "{what}: {fault}");
+    }
+
+    fn known(head: ChainHead) -> KnownHead {
+        KnownHead { hash: head.hash, entries: Some(head.entries), noted: "that was given".into() }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_touched_verifies() {
+        let book = book!();
+        let new = verify(&book, &[]).await.expect("a new ledger");
+        assert_eq!((new.head.entries, new.rows), (1, 0));
+        fill(&book).await;
+        let head = book.chain_head().await.expect("a head");
+        let verified = verify(&book, &[known(new.head), known(head)]).await.expect("nothing wrong");
+        assert_eq!(verified.head, head);
+        assert_eq!(verified.since, [Some(head.entries - 1), Some(0)]);
+        assert_eq!((verified.compacted, verified.rows), (0, 9), "four runs, a plan, and one of each other");
+        let summary = Sha256Hash::of(b"{}").to_string();
+        assert_eq!(verified.summaries, BTreeMap::from([(run(1).to_string(), summary)]));
+        book.close_plan(hash(1)).await.expect("closed");
+        book.record_scan(SCOPE, run(4), &[], &good(9)).await.expect("recorded");
+        assert_eq!(book.count("intents").await, 0, "all is compacted");
+        assert!(verify(&book, &[known(head)]).await.expect("nothing wrong").since[0] > Some(3));
+    }
+
+    #[tokio::test]
+    async fn an_edit_of_an_entry_is_found() {
+        for change in [
+            "at = '2020-01-01T00:00:00.000000Z'",
+            "kind = 'run.ended'",
+            "subject = 'x'",
+            "payload = '{}'",
+            "payload = payload || ' '",
+        ] {
+            let book = book!();
+            fill(&book).await;
+            book.execute(&format!("UPDATE chain SET {change} WHERE number = 4")).await;
+            assert_found(verify(&book, &[]).await, Some(4), "it was edited", change);
+        }
+        let book = book!();
+        fill(&book).await;
+        let forge = statement("forge", "UPDATE chain SET hash = $1 WHERE number = 4").bind(&[7; 32][..]);
+        forge.run(&book.ledger.database).await.expect("forged");
+        assert_found(verify(&book, &[]).await, Some(4), "it was edited", "another hash");
+        let book = book!();
+        fill(&book).await;
+        book.execute(
+            "UPDATE chain SET previous = (SELECT hash FROM chain AS other WHERE other.number = 2) WHERE number = 4",
+        )
+        .await;
+        assert_found(verify(&book, &[]).await, Some(4), "it does not follow the entry before it", "another previous");
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_was_sealed_anew_does_not_lead_to_the_next() {
+        let book = book!();
+        fill(&book).await;
+        let mut transaction = book.begin_writing().await;
+        let forged = super::super::chain::forge(&mut transaction, 4, "run.ended").await;
+        assert!(forged.is_ok());
+        transaction.commit("forge").await.expect("committed");
+        assert_found(verify(&book, &[]).await, Some(5), "it does not follow the entry before it", "forged");
+    }
+
+    #[tokio::test]
+    async fn a_removal_and_a_reordering_are_found() {
+        let book = book!();
+        fill(&book).await;
+        book.execute("DELETE FROM chain WHERE number = 4").await;
+        assert_found(verify(&book, &[]).await, Some(4), "it is gone: entry 3 is followed by entry 5", "one removed");
+        book.execute("UPDATE chain SET number = number - 1 WHERE number = 5").await;
+        assert_found(verify(&book, &[]).await, Some(4), "it does not follow", "the gap is closed");
+
+        let book = book!();
+        fill(&book).await;
+        for swap in ["-1 WHERE number = 4", "4 WHERE number = 5", "5 WHERE number = -1"] {
+            book.execute(&format!("UPDATE chain SET number = {swap}")).await;
+        }
+        assert_found(verify(&book, &[]).await, Some(4), "it does not follow", "two change places");
+
+        let book = book!();
+        fill(&book).await;
+        book.execute("DELETE FROM chain WHERE number <= 3").await;
+        assert_found(
+            verify(&book, &[]).await,
+            Some(4),
+            "no checkpoint stands for the 3 entries before it",
+            "the first",
+        );
+        book.execute("DELETE FROM chain").await;
+        assert_found(verify(&book, &[]).await, None, "the chain is empty", "all");
+        let again = Ledger::open(&book.place, Absence::Refuse, at(1)).await.expect("opened");
+        let fault = again.verify_chain(&[]).await.expect("readable").expect_err("it is not begun anew");
+        assert!(fault.what.contains("the chain is empty"), "{fault}");
+        let refused = again
+            .allow(hash(1), run(1), &Allowances(BTreeMap::from([(Breaker::Objects, Allowance::Count(5))])), at(1))
+            .await;
+        assert!(matches!(refused, Err(RecordError::Tampered(_))), "nothing is recorded on nothing: {refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_truncation_is_found_by_a_head_that_was_kept() {
+        let book = book!();
+        book.begin(1).await;
+        let early = book.chain_head().await.expect("a head");
+        // The last entries and their rows go together: the rest is whole in itself.
+        book.begin(2).await;
+        let late = book.chain_head().await.expect("a head");
+        book.execute(&format!("DELETE FROM chain WHERE number > {}", early.entries)).await;
+        assert_found(verify(&book, &[]).await, None, "was edited", "the rows say more");
+        book.execute(&format!("DELETE FROM runs WHERE run_id = '{}'", run(2))).await;
+        book.execute("UPDATE runs SET finished_at = NULL, outcome = NULL, reason = NULL").await;
+        verify(&book, &[known(early)]).await.expect("whole in itself");
+        let found = verify(&book, &[known(early), known(late)]).await;
+        assert_found(found, None, "that was given is not in the chain", "cut off");
+        // Going on from there does not bring it back.
+        book.begin(3).await;
+        book.begin(4).await;
+        assert_found(verify(&book, &[known(late)]).await, None, "is not in the chain", "gone on");
+    }
+
+    #[tokio::test]
+    async fn an_edit_an_addition_and_a_removal_of_a_row_are_found() {
+        for (change, fragment) in [
+            (
+                "UPDATE runs SET outcome = 'failed' WHERE exit_code = 0",
+                "was edited: `outcome` is \"failed\", and was \"complete\"",
+            ),
+            ("UPDATE runs SET summary = '{ }' WHERE exit_code = 0", "was edited: `summary` is"),
+            ("UPDATE runs SET number = 77 WHERE exit_code = 0", "was edited: `number` is 77, and was 1"),
+            ("DELETE FROM runs WHERE exit_code = 0", "was removed from `runs`"),
+            ("UPDATE plans SET state = 'open'", "was edited: `state` is \"open\", and was \"applying\""),
+            ("UPDATE plans SET path = 'q'", "was edited: `path`"),
+            ("DELETE FROM plans", "was removed from `plans`"),
+            (
+                "INSERT INTO plans SELECT 'f', scope, run_id, created_at, expires_at, 'open', path, 1, 1, 1 FROM plans",
+                "plan `f` was added to `plans` by hand",
+            ),
+            ("UPDATE allowances SET value = '{}'", "was edited: `value`"),
+            ("DELETE FROM allowances", "was removed from `allowances`"),
+            (
+                "UPDATE acknowledgements SET acknowledged_by = 'eve'",
+                "was edited: `acknowledged_by` is \"eve\", and was \"ada\"",
+            ),
+            ("DELETE FROM acknowledgements", "was removed from `acknowledgements`"),
+            ("UPDATE latches SET message = 'x'", "was edited: `message`"),
+            ("DELETE FROM latches", "was removed from `latches`"),
+            ("UPDATE baselines SET baseline = '{}'", "was edited: `baseline`"),
+            (
+                "UPDATE intents SET size_bytes = 1 WHERE outcome = 'failed'",
+                "of the 9 intents of group `synthetic p/a/` at least one was edited",
+            ),
+            (
+                "UPDATE intents SET etag = 'x' WHERE outcome = 'skipped'",
+                "of the 1 intents of group `synthetic p/b/` at least one was edited",
+            ),
+            ("UPDATE intents SET last_modified = NULL", "at least one was edited"),
+            ("UPDATE intents SET outcome = 'deleted' WHERE outcome = 'failed'", "at least one was edited"),
+            ("UPDATE intents SET outcome = NULL", "at least one was edited"),
+            ("UPDATE intents SET reason = 'because' WHERE outcome = 'failed'", "at least one was edited"),
+            ("UPDATE intents SET plan_hash = 'x' WHERE outcome = 'skipped'", "at least one was edited"),
+            (
+                "DELETE FROM intents WHERE outcome = 'skipped'",
+                "group `synthetic p/b/` has 0 intents, and 1 were written",
+            ),
+            (
+                "INSERT INTO intents SELECT 'more', key, plan_hash, run_id, id, prefix, batch, size_bytes, etag, last_modified, outcome, reason FROM intents",
+                "group `more p/a/` has 9 intents, and 0 were written",
+            ),
+        ] {
+            let book = book!();
+            fill(&book).await;
+            book.execute(change).await;
+            assert_found(verify(&book, &[]).await, None, fragment, change);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_chain_of_another_ledger_is_not_this_ones() {
+        let book = book!();
+        fill(&book).await;
+        book.execute(&format!("UPDATE meta SET value = '{}' WHERE key = 'id'", Uuid::nil())).await;
+        let again = Ledger::open(&book.place, Absence::Refuse, at(1)).await.expect("opened");
+        assert_found(again.verify_chain(&[]).await.expect("readable"), Some(1), "it does not follow", "another id");
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_not_chained() {
+        let book = book!();
+        fill(&book).await;
+        let before = book.chain_head().await.expect("a head");
+        book.refuse("INSERT", "intents", Some("p/a/9")).await;
+        book.intend(&intent(1, 2), &objects(&["p/a/8", "p/a/9"])).await.expect_err("refused");
+        assert_eq!(verify(&book, &[]).await.expect("nothing wrong").head, before);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_recorded_that_cannot_be_chained() {
+        let book = book!();
+        fill(&book).await;
+        let before = (book.count("intents").await, book.count("runs").await);
+        book.refuse("INSERT", "chain", None).await;
+        book.intend(&intent(1, 2), &objects(&["p/a/8"])).await.expect_err("refused");
+        let start = RunStart {
+            run_id: run(8),
+            scope: SCOPE.into(),
+            command: "audit".into(),
+            is_dry_run: false,
+            started_at: at(0),
+        };
+        book.begin_run(&start).await.expect_err("refused");
+        book.close_plan(hash(1)).await.expect_err("refused");
+        book.record_scan(SCOPE, run(4), &[], &good(9)).await.expect_err("refused");
+        assert_eq!((book.count("intents").await, book.count("runs").await), before);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn several_that_write_at_once_make_one_chain() {
+        let book = book!();
+        let mut ledgers = Vec::new();
+        for _ in 0..3 {
+            ledgers.push(Ledger::open(&book.place, Absence::Refuse, at(0)).await.expect("opened"));
+        }
+        let write = async |by: usize| {
+            for n in 0..10 {
+                let (own, run) = (format!("p/a/{by}{n}"), run(n));
+                let intent = Intent { run, ..intent(1, 1) };
+                ledgers[by].intend(&intent, &objects(&[&own, "p/a/both"])).await.expect("intended");
+            }
+        };
+        tokio::join!(write(0), write(1), write(2));
+        assert_eq!(verify(&book, &[]).await.expect("nothing wrong").head.entries, 31);
+        assert_eq!(book.count("intents").await, 31);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_stands_for_what_came_before_it() {
+        let book = book!();
+        fill(&book).await;
+        let early = KnownHead { entries: Some(3), ..known(ChainHead { entries: 3, hash: hash(3) }) };
+        let all = book.chain_head().await.expect("a head");
+        assert_eq!(book.checkpoint_chain(Timestamp::MAX_UTC).await.expect("too few to be worth it"), 0);
+        assert_eq!(book.checkpoint(at(-1_000_000_000), 1).await.expect("none is that old"), 0);
+        assert_eq!(book.checkpoint(Timestamp::MAX_UTC, 1).await.expect("compacted"), all.entries);
+        assert_eq!(book.count("chain").await, 1);
+        let verified = verify(&book, &[known(all), early.clone()]).await.expect("nothing wrong");
+        assert_eq!((verified.compacted, verified.head.entries, verified.rows), (all.entries, all.entries + 1, 9));
+        assert_eq!(verified.since, [Some(1), None], "one before the checkpoint cannot be looked for");
+        let unplaced = KnownHead { entries: None, ..early };
+        assert_found(verify(&book, &[unplaced]).await, None, "unless it is one of the", "nobody says how old it is");
+        // It goes on from there, and so do the rows.
+        book.begin(9).await;
+        book.close_plan(hash(1)).await.expect("closed");
+        let later = book.chain_head().await.expect("a head");
+        verify(&book, &[known(later)]).await.expect("nothing wrong");
+        assert_eq!(book.checkpoint(Timestamp::MAX_UTC, 1).await.expect("compacted"), later.entries - all.entries);
+        let again = verify(&book, &[known(later), known(all)]).await.expect("nothing wrong");
+        assert_eq!((again.compacted, again.since), (later.entries, vec![Some(1), None]));
+        book.execute("UPDATE allowances SET value = '{}'").await;
+        assert_found(verify(&book, &[]).await, None, "was edited: `value`", "the rows are known all the same");
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_that_was_touched_is_found_and_hides_nothing() {
+        let book = book!();
+        fill(&book).await;
+        let count = book.chain_head().await.expect("a head").entries;
+        book.execute("UPDATE chain SET subject = 'x' WHERE number = 4").await;
+        let refused = book.checkpoint(Timestamp::MAX_UTC, 1).await;
+        assert!(
+            matches!(&refused, Err(RecordError::Tampered(what)) if what.starts_with("entry 4: it was edited")),
+            "{refused:?}"
+        );
+        assert_eq!(book.count("chain").await, i64::try_from(count).expect("few"), "nothing is gone");
+
+        for change in [
+            "UPDATE chain SET payload = replace(payload, 'ada', 'eve') WHERE kind = 'checkpoint'",
+            "UPDATE chain SET payload = replace(payload, '\"through\":', '\"through\": ') WHERE kind = 'checkpoint'",
+            "DELETE FROM chain WHERE kind = 'checkpoint'",
+            "UPDATE chain SET kind = 'other' WHERE kind = 'checkpoint'",
+        ] {
+            let book = book!();
+            fill(&book).await;
+            book.checkpoint(Timestamp::MAX_UTC, 1).await.expect("compacted");
+            book.begin(9).await;
+            verify(&book, &[]).await.expect("nothing wrong");
+            book.execute(change).await;
+            let fault = verify(&book, &[]).await.expect_err(change);
+            assert!(
+                fault.what.contains("it was edited") || fault.what.contains("no checkpoint stands for"),
+                "{change}: {fault}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_ledger_from_before_the_chain_is_taken_as_it_is() {
+        let book = book!();
+        fill(&book).await;
+        book.execute("DELETE FROM chain; DELETE FROM meta WHERE key = 'chain'").await;
+        let again = Ledger::open(&book.place, Absence::Refuse, at(1)).await.expect("opened");
+        let verified = again.verify_chain(&[]).await.expect("readable").expect("nothing wrong");
+        assert_eq!((verified.rows, verified.head.entries), (9, 1 + 9 + 1), "a beginning, the rows, and the intents");
+        book.close_plan(hash(1)).await.expect("closed");
+        verify(&book, &[]).await.expect("nothing wrong");
+        book.execute("UPDATE runs SET outcome = 'failed' WHERE exit_code = 0").await;
+        assert_found(verify(&book, &[]).await, None, "was edited: `outcome`", "from then on");
     }
 }

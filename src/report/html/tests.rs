@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::decide::breakers::Breaker;
 use crate::report::text::samples::{
-    applied, audit, failed, oddly_spelled, orphans, patterns, reading, rehearsed, report, with_reading,
+    applied, audit, failed, held, oddly_spelled, orphans, patterns, reading, rehearsed, report, with_reading,
 };
 
 fn page(summary: &Summary, orphans: &[OrphanRecord]) -> String {
@@ -37,6 +37,7 @@ fn hostile_text_is_shown_and_not_obeyed() {
     summary.tool_version = hostile.into();
     summary.plan_hash = Some(hostile.into());
     summary.coverage.errors = vec![hostile.into()];
+    summary.holds = held(&[hostile]);
     with_reading(
         &mut summary,
         reading(Breaker::DatabaseIdentity, true, json!(hostile), json!({ hostile: hostile }), hostile),
@@ -50,6 +51,24 @@ fn hostile_text_is_shown_and_not_obeyed() {
     let shown = "synthetic/&#60;script&#62;alert(1)&#60;/script&#62;\\u{202e}\\u{1b}[31m&#34;&#39;&#38;\\u{a}/";
     assert!(body(&html).contains(&format!("<td>{shown}</td>")), "the prefix is shown escaped");
     assert!(html.matches(shown).count() >= 10, "so is everything else");
+}
+
+#[test]
+fn held_ids_are_listed_with_who_and_why() {
+    let mut summary = audit(&orphans(3));
+    assert!(!page(&summary, &orphans(3)).contains("Held by persons"), "nobody holds any");
+    summary.holds = held(&["a paper under review"; 2]);
+    let html = page(&summary, &orphans(3));
+    let section = text_between(&html, "id=\"held-title\"", "</section>");
+    for part in [
+        "3 ids are held; 2 of them kept an orphan in this run.",
+        "ada",
+        "2026-01-31 00:00:00 UTC",
+        "file",
+        "a paper under review",
+    ] {
+        assert!(section.contains(part), "`{part}` is not in {section}");
+    }
 }
 
 #[test]

@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::decide::breakers::{Breaker, Reading};
+use crate::decide::holds::HoldSource;
 use crate::decide::{KeepReason, Verdict};
 use crate::model::{DatasetId, Group, Timestamp, Versioning};
 use crate::parse::Pattern;
 use crate::report::{
-    Coverage, Deletion, GroupCounts, LedgerInfo, OrphanRecord, Outcome, Report, Summary, Target, Trend,
+    Coverage, Deletion, GroupCounts, HeldId, HoldsReport, LedgerInfo, OrphanRecord, Outcome, Report, Summary, Target,
+    Trend,
 };
 
 /// A time, as written.
@@ -108,6 +110,18 @@ pub(crate) fn calm_breakers() -> Vec<Reading> {
     ]
 }
 
+/// Holds that protect orphans, one for each reason, and one that protects nothing.
+pub(crate) fn held(reasons: &[&str]) -> HoldsReport {
+    let hold = |(index, reason): (usize, &&str)| HeldId {
+        id: Uuid::from_u128(0x0197_0000_0000_7000_8000_0000_0000_0000 + index as u128),
+        until: Some(time("2026-01-31T00:00:00Z")),
+        by: Some("ada".into()),
+        reason: (*reason).to_owned(),
+        source: HoldSource::File,
+    };
+    HoldsReport { total: reasons.len() as u64 + 1, protecting: reasons.iter().enumerate().map(hold).collect() }
+}
+
 /// Replaces the reading of the same name.
 pub(crate) fn with_reading(summary: &mut Summary, reading: Reading) {
     summary.breakers.retain(|other| other.name != reading.name);
@@ -198,6 +212,7 @@ pub(crate) fn audit(orphans: &[OrphanRecord]) -> Summary {
         eligible_objects: eligible().map(|orphan| orphan.objects).sum(),
         eligible_bytes: eligible().map(|orphan| orphan.bytes).sum(),
         next_eligible_at: Some(time("2025-11-30T03:00:00Z")).filter(|_| count > 0),
+        holds: HoldsReport::default(),
         breakers: calm_breakers(),
         coverage: Coverage { complete: true, list_requests: 2 + count, references: 985, errors: Vec::new() },
         deletion: None,
@@ -209,6 +224,7 @@ pub(crate) fn audit(orphans: &[OrphanRecord]) -> Summary {
             bytes_per_day: Some(1_288_490_188.0),
             days_to_full: Some(120.4),
         }),
+        journal: None,
     }
 }
 
@@ -249,6 +265,7 @@ pub(crate) fn failed() -> Summary {
         breakers: not_judged.to_vec(),
         coverage: Coverage { complete: false, list_requests: 0, references: 0, errors: vec![reason.into()] },
         trend: None,
+        journal: None,
         next_eligible_at: None,
         ..audit(&[])
     };

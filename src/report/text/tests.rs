@@ -49,13 +49,35 @@ Orphans by verdict
                 2  its objects changed since the scan before; its sightings start again
   The next can become eligible at 2025-11-30 03:00 UTC, 7 days after this scan.
 
-Since the last complete run: 3 new, 15 persisting, 1 resolved; +1.2 GiB a day; full in 120 days.
+Since the last complete run: 3 new, 15 persisting, 1 resolved; +1.2 GiB a day, which alone fills the
+  store in at most 120 days.
 
 Note:   The bucket keeps no versions: a deletion cannot be undone.
 Report: reports/synthetic/019aaf2e-4d30-7c1a-9b5e-2f60a1b2c3d4/report.html
 Next:   orphan-sweeper apply reports/synthetic/latest/plan.json
 ";
     assert_eq!(plain(&summary, &all), expected);
+}
+
+#[test]
+fn held_ids_are_told_with_who_and_why_and_not_by_the_dozen() {
+    let all = orphans(3);
+    let mut summary = audit(&all);
+    summary.holds = samples::held(&["a paper\u{1b}[31m under review"]);
+    let text = plain(&summary, &all);
+    let expected = "
+Held by persons
+  2 ids are held; 1 of them kept an orphan in this run.
+    01970000-0000-7000-8000-000000000000 until 2026-01-31 00:00:00 UTC, by ada (file): a
+      paper\\u{1b}[31m under review
+";
+    assert!(text.contains(expected), "{text}");
+    summary.holds = samples::held(&["x"; 12]);
+    let text = super::summary(&report(&summary, &all, &patterns()), Style::Plain);
+    assert_eq!(text.matches("by ada").count(), 5);
+    assert!(text.contains("    and 7 more: report.html\n"), "{text}");
+    summary.holds = samples::held(&[]);
+    assert!(plain(&summary, &all).contains("  1 id is held; none of them kept anything in this run.\n"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::decide::Verdict;
 use crate::decide::breakers::{Breaker, Kind, Reading};
 use crate::model::{Timestamp, Versioning, human_bytes, human_count, visible};
-use crate::report::{Deletion, OrphanRecord, Outcome, Report, Summary};
+use crate::report::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary};
 
 /// How a headline should look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -501,6 +501,32 @@ pub(crate) fn signed_bytes(bytes: f64) -> String {
     )]
     let size = bytes.abs().round() as u64;
     format!("{sign}{}", human_bytes(size))
+}
+
+/// How many ids are held, and how many of them are orphans; `None` where nobody holds any.
+pub(crate) fn held(summary: &Summary) -> Option<String> {
+    let (total, protecting) = (summary.holds.total, summary.holds.protecting.len() as u64);
+    if total == 0 && protecting == 0 {
+        return None;
+    }
+    let are = |count| if count == 1 { "is" } else { "are" };
+    let ids = counted(total, "id", "ids");
+    Some(match protecting {
+        0 => format!("{ids} {} held; none of them kept anything in this run.", are(total)),
+        _ => format!("{ids} {} held; {} of them kept an orphan in this run.", are(total), human_count(protecting)),
+    })
+}
+
+/// Until when, by whom, where and why an id is held.
+pub(crate) fn hold(held: &HeldId) -> String {
+    let until = held.until.map_or_else(|| "until it is removed".to_owned(), |until| format!("until {}", moment(until)));
+    let by = held.by.as_deref().map(|by| format!(", by {}", visible(by))).unwrap_or_default();
+    format!("{until}{by} ({}): {}", held.source.as_str(), visible(&held.reason))
+}
+
+/// When the leak alone fills the store.
+pub(crate) fn full_in(until_full: f64) -> String {
+    format!("which alone fills the store in at most {}", days(until_full))
 }
 
 /// A number of days, whole where that is enough.

@@ -11,6 +11,7 @@ mod faults;
 mod holds;
 mod keys;
 mod kill;
+mod leaks;
 mod least_privilege;
 mod ledger;
 mod main_path;

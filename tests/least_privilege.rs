@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::types::BucketVersioningStatus;
+use serde_json::{Value, json};
 use sqlx::Connection;
 use uuid::Uuid;
 
@@ -194,4 +196,82 @@ async fn the_role_of_the_readme_reads_and_can_write_nothing() {
         }
     }
     assert_eq!(world.database.count().await, 2);
+}
+
+/// A policy of README.md without the rights that only reports and aborts need, and with these statements besides.
+fn with_rights(world: &World, heading: &str, more: &[Value]) -> String {
+    let policy = readme_block(heading, "json").replace("heimdall-synthetic-iq", &world.bucket.name);
+    let mut policy: Value = serde_json::from_str(&policy).expect("JSON");
+    let optional = ["s3:ListBucketMultipartUploads", "s3:ListBucketVersions", "s3:AbortMultipartUpload"];
+    for statement in policy["Statement"].as_array_mut().expect("statements") {
+        let actions = statement["Action"].as_array_mut().expect("actions");
+        actions.retain(|action| !optional.iter().any(|right| action == right));
+    }
+    let statements = policy["Statement"].as_array_mut().expect("statements");
+    statements.retain(|statement| statement["Action"].as_array().is_some_and(|actions| !actions.is_empty()));
+    statements.extend(more.iter().cloned());
+    policy.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_and_old_versions_are_seen_with_one_right_each_and_nothing_else_needs_them() {
+    let (mut world, id) = world().await;
+    world.bucket.set_versioning(BucketVersioningStatus::Enabled).await;
+    world.bucket.put(&format!("{}a.npy", prefix(1, id)), b"again").await;
+    let (client, bucket) = (world.bucket.client.clone(), world.bucket.name.clone());
+    client
+        .create_multipart_upload()
+        .bucket(&bucket)
+        .key(format!("{}c.npy", prefix(0, id)))
+        .send()
+        .await
+        .expect("begun");
+    let resource = format!("arn:aws:s3:::{bucket}");
+    let uploads = json!({ "Effect": "Allow", "Action": ["s3:ListBucketMultipartUploads"], "Resource": [resource] });
+    let versions = json!({
+        "Effect": "Allow", "Action": ["s3:ListBucketVersions"], "Resource": [resource],
+        "Condition": { "StringLike": { "s3:prefix": ["synthetic/*"] } }
+    });
+    // MinIO takes the right to list for the right to list versions; other stores ask for it by its name.
+    for (rights, sees_uploads) in [(vec![versions.clone()], false), (vec![uploads, versions], true)] {
+        let policy = with_rights(&world, "The pair that looks", &rights);
+        Temporary::with_policy(&world.bucket, &policy).await.read_with(&mut world.program);
+        let summary = world.audit().await;
+        let coverage = &summary["coverage"];
+        assert_eq!((&summary["uploads"]["known"], &summary["versions"]["known"]), (&sees_uploads.into(), &true.into()));
+        assert_eq!(coverage["unknown"].as_array().map(Vec::len), Some(usize::from(!sees_uploads)), "{coverage:#}");
+        let reason = world.program.csv("orphans.csv")[0]["reason"].clone();
+        assert_eq!(reason == "upload_in_progress", sees_uploads, "{reason}");
+        assert_eq!(summary["versions"]["noncurrent"], 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pair_that_deletes_aborts_with_one_right_and_only_under_the_scope() {
+    let (mut world, id) = world().await;
+    world.program.set_scope("UPLOADS__ABORT_AFTER", "0s");
+    let (client, bucket) = (world.bucket.client.clone(), world.bucket.name.clone());
+    let begin = |key: String| client.create_multipart_upload().bucket(&bucket).key(key).send();
+    begin(format!("{}c.npy", prefix(0, id))).await.expect("begun");
+    let elsewhere = begin("elsewhere/x".into()).await.expect("begun");
+    world.audit().await;
+    let plan = world.plan_of_newest_audit();
+    let policy = with_rights(&world, "The pair that deletes", &[]);
+    Temporary::with_policy(&world.bucket, &policy).await.delete_with(&mut world.program);
+    let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(5);
+    assert_eq!(summary["uploads"]["aborted"], 0);
+    assert_eq!(world.program.csv("uploads.csv")[0]["verdict"], "abort_failed");
+
+    let right = json!({
+        "Effect": "Allow", "Action": ["s3:AbortMultipartUpload"], "Resource": [format!("arn:aws:s3:::{bucket}/synthetic/*")]
+    });
+    let policy = with_rights(&world, "The pair that deletes", &[right]);
+    let deleting = Temporary::with_policy(&world.bucket, &policy).await;
+    let abort = deleting.client(&world.bucket).abort_multipart_upload().bucket(&bucket).key("elsewhere/x");
+    let denied = abort.upload_id(elsewhere.upload_id().expect("an id")).send().await;
+    assert_denied("abort elsewhere", denied);
+    deleting.delete_with(&mut world.program);
+    world.audit().await;
+    let summary = world.apply().await.summary(0);
+    assert_eq!(summary["uploads"]["aborted"], 1, "{summary:#}");
 }

@@ -82,6 +82,7 @@ async fn a_rejected_id_stays_until_that_id_is_approved() {
     assert_eq!((&shown["approved"]["groups"], &shown["rejected"]["groups"]), (&2.into(), &1.into()), "{shown:#}");
     let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0);
     assert_eq!((&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]), (&4.into(), &2.into()));
+    assert_eq!(summary["groups"]["eligible"], 2, "nobody is asked about it any more: {summary:#}");
     assert_eq!(reasons(&world, orphans[0]), skipped("rejected"));
     assert_eq!(world.contents().await, without(&before, &[prefix(1, orphans[1]), prefix(0, orphans[2])]));
     world.audit().await;

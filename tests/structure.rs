@@ -38,6 +38,7 @@ fn pure_rooms_name_no_client_no_runtime_no_file_and_no_clock() {
         "plan.rs",
         "report/csv.rs",
         "report/html.rs",
+        "report/leaks.rs",
         "report/text.rs",
         "serve/due.rs",
     ];

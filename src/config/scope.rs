@@ -38,6 +38,8 @@ pub struct Scope {
     pub policy: Policy,
     /// How much may go, and what is suspicious.
     pub limits: Limits,
+    /// What becomes of uploads that were never completed.
+    pub uploads: UploadPolicy,
     /// When `serve` runs it.
     pub schedule: Option<Schedule>,
 }
@@ -170,6 +172,25 @@ pub struct Limits {
     pub small: u64,
 }
 
+/// What becomes of multipart uploads under orphans that were never completed. Source: `[scope.uploads]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UploadPolicy {
+    /// From which age on a command that deletes aborts them; `None`: never.
+    pub abort_after: Option<Duration>,
+}
+
+impl UploadPolicy {
+    /// The shortest age: a day, longer than any upload, and the time after which MinIO itself gives an upload up.
+    pub const FLOOR: Duration = DAY;
+    /// From which age on an upload counts as stale where none are aborted.
+    const STALE_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+
+    /// From which age on an upload counts as stale.
+    pub fn stale_after(self) -> Duration {
+        self.abort_after.unwrap_or(Self::STALE_AFTER)
+    }
+}
+
 /// What the schedule runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScheduledCommand {
@@ -238,6 +259,7 @@ fn read_rest(mut reader: Reader<'_>, claim: &Claim, folder: &Folder, problems: &
     let live = read_live(&mut reader, problems);
     let policy = read_policy(reader.table("policy"), problems);
     let limits = read_limits(reader.table("limits"));
+    let uploads = read_uploads(reader.table("uploads"), policy.unsafe_short_grace, problems);
     let schedule = read_schedule(&mut reader, problems);
     reader.reserved("quarantine", "copying objects aside before they are deleted");
     reader.reserved("purge", "the platform's own delete operations");
@@ -253,6 +275,7 @@ fn read_rest(mut reader: Reader<'_>, claim: &Claim, folder: &Folder, problems: &
         live: live?,
         policy,
         limits,
+        uploads,
         schedule,
     })
 }
@@ -391,6 +414,20 @@ fn read_policy(mut reader: Reader<'_>, problems: &Problems) -> Policy {
         approval: approval.unwrap_or(Approval::Required),
         unsafe_short_grace,
     }
+}
+
+fn read_uploads(mut reader: Reader<'_>, is_floor_lifted: bool, problems: &Problems) -> UploadPolicy {
+    let is_set = reader.has("abort_after");
+    let abort_after = reader.duration("abort_after", DAY * 7);
+    reader.finish();
+    if is_set && abort_after.value < UploadPolicy::FLOOR && !is_floor_lifted {
+        let message = format!(
+            "`{}` is below the floor of 24h; write 24h or more, or set `unsafe_short_grace = true` where no data can be lost",
+            humantime::format_duration(abort_after.value)
+        );
+        problems.add(&abort_after.place, &abort_after.key, message);
+    }
+    UploadPolicy { abort_after: is_set.then_some(abort_after.value) }
 }
 
 fn read_limits(mut reader: Reader<'_>) -> Limits {

@@ -182,6 +182,7 @@ mod defaults {
             Some(Path::new("/run/secrets/s3_delete_secret_key"))
         );
         assert!(config.scopes[0].policy.unsafe_short_grace);
+        assert_eq!(config.scopes[0].uploads.abort_after, Some(DAY * 7));
         assert_eq!(config.scopes[0].capacity, Some(500_000_000_000));
         let holds = HoldsSource::File(PathBuf::from("/etc/orphan-sweeper/holds.csv"));
         assert_eq!(config.scopes[0].holds, Some(holds), "beside the configuration");
@@ -390,6 +391,27 @@ mod one_problem {
                 check(key, value, dotted, &[found, WRITE]);
             }
         }
+    }
+
+    #[test]
+    fn uploads_are_aborted_only_where_the_scope_says_so_and_never_within_a_day() {
+        let with = |line: &str| format!("{COMMITTED}\n[scope.uploads]\n{line}\n");
+        for text in [COMMITTED.to_owned(), with("")] {
+            let uploads = loaded(&text).scopes[0].uploads;
+            assert_eq!((uploads.abort_after, uploads.stale_after()), (None, DAY * 7));
+        }
+        let uploads = loaded(&with("abort_after = \"24h\"")).scopes[0].uploads;
+        assert_eq!((uploads.abort_after, uploads.stale_after()), (Some(DAY), DAY));
+        let short = with("abort_after = \"23h 59m 59s\"");
+        let problem = only_problem(&short);
+        assert_eq!(problem.key, "scope[0].uploads.abort_after");
+        assert_eq!(problem.place, Place::Line(COMMITTED.lines().count() + 3));
+        assert!(problem.message.starts_with("`23h 59m 59s` is below the floor of 24h; write 24h or more"), "{problem}");
+        loaded(&short.replace("[scope.policy]", "[scope.policy]\nunsafe_short_grace = true"));
+        let variable = "ORPHAN_SWEEPER__SCOPE__SYNTHETIC__UPLOADS__ABORT_AFTER";
+        assert_eq!(overridden(&[(variable, "2d")]).scopes[0].uploads.abort_after, Some(DAY * 2));
+        assert!(only_problem_of(&[(variable, "2")]).message.contains("`2` has no unit"));
+        assert!(only_problem(&with("abort_afer = \"7d\"")).message.contains("write `abort_after`"));
     }
 
     #[test]
@@ -1406,6 +1428,24 @@ mod secret {
         assert!(said.contains("`postgres://db.example:5432/d`") && said.contains("sslmode=verify-full"), "{said}");
         assert_eq!(warning("postgres://u:p@db.example/d?sslmode=verify-full"), None);
         assert_eq!(warning("postgres://u:p@localhost/d"), None);
+    }
+
+    #[test]
+    fn one_role_for_the_ledger_and_the_live_rows_gets_a_warning() {
+        let shared = |ledger: &str, live: &str| {
+            let pairs = [("ORPHAN_SWEEPER_LEDGER_URL", ledger), ("ORPHAN_SWEEPER_DATABASE_URL", live)];
+            let config = read_with(&without_path(""), &pairs).expect("well formed");
+            let LedgerPlace::Database(ledger) = secrets::ledger(&config, &variables(&pairs)).expect("an address")
+            else {
+                panic!("a file");
+            };
+            secrets::shared_role(&ledger, &database(&config, &pairs).expect("an address"))
+        };
+        let same = shared("postgres://u:p@localhost/d", "postgres://u:q@localhost:5432/d?sslmode=disable");
+        assert!(same.is_some_and(|said| said.contains("give it a role of its own") && !said.contains("u:p")));
+        assert_eq!(shared("postgres://u:p@localhost/d", "postgres://v:p@localhost/d"), None);
+        assert_eq!(shared("postgres://u:p@localhost/d", "postgres://u:p@localhost/e"), None);
+        assert_eq!(shared("postgres://u:p@localhost/d", "sqlite:///d"), None);
     }
 
     #[test]

@@ -76,6 +76,10 @@ pub enum KeepReason {
     NotCanonical,
     /// A person protects it.
     Held,
+    /// Somebody has begun a multipart upload under it.
+    UploadInProgress,
+    /// An earlier run asked for it, and the store shows it still: a ghost, or held by object lock.
+    Undeletable,
 }
 
 impl Verdict {
@@ -98,7 +102,7 @@ impl Verdict {
 
 impl KeepReason {
     /// Every reason, in the order of the reports.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::WithinGrace,
         Self::TooFewSightings,
         Self::SightingSpanTooShort,
@@ -106,6 +110,8 @@ impl KeepReason {
         Self::ChangedSinceSeen,
         Self::NotCanonical,
         Self::Held,
+        Self::UploadInProgress,
+        Self::Undeletable,
     ];
 
     /// The word in `orphans.csv`.
@@ -118,6 +124,8 @@ impl KeepReason {
             Self::ChangedSinceSeen => "changed_since_seen",
             Self::NotCanonical => "not_canonical",
             Self::Held => "held",
+            Self::UploadInProgress => "upload_in_progress",
+            Self::Undeletable => "undeletable",
         }
     }
 
@@ -131,6 +139,11 @@ impl KeepReason {
             Self::ChangedSinceSeen => "its objects changed since the scan before; its sightings start again",
             Self::NotCanonical => "its prefix spells the id in an odd way; only a person can remove it",
             Self::Held => "a person protects it by name and reason; it stays as long as the hold does",
+            Self::UploadInProgress => "a multipart upload under it is in progress",
+            Self::Undeletable => {
+                "an earlier run asked for it and the store still shows it, as a ghost or under object lock; it is asked for \
+                 again once another grace period has passed"
+            }
         }
     }
 }
@@ -162,6 +175,32 @@ pub fn decide(orphan: &Orphan, sighting: &Sighting, policy: &Policy, as_of: Time
         return Verdict::Keep(KeepReason::WithinGrace);
     }
     Verdict::Eligible
+}
+
+/// Lets an id's verdict stand unless the store told of uploads under it: whoever uploads is not done with it.
+#[must_use]
+pub fn unless_uploading(verdict: Verdict, uploads: Uploading) -> Verdict {
+    match uploads {
+        Uploading::InProgress => Verdict::Keep(KeepReason::UploadInProgress),
+        Uploading::NoneTold => verdict,
+    }
+}
+
+/// What the store told of multipart uploads under an id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uploading {
+    /// There is at least one.
+    InProgress,
+    /// It told of none, which proves nothing.
+    NoneTold,
+}
+
+/// Lets an id that every rule lets go rest for a grace period after the store showed it in spite of its deletion, at
+/// `refused_at`: a ghost or a lock does not go away by being asked for every night.
+#[must_use]
+pub fn unless_refused(verdict: Verdict, refused_at: Option<Timestamp>, policy: &Policy, as_of: Timestamp) -> Verdict {
+    let is_resting = refused_at.is_some_and(|at| as_of - at < policy.grace.span());
+    if verdict == Verdict::Eligible && is_resting { Verdict::Keep(KeepReason::Undeletable) } else { verdict }
 }
 
 /// The verdict on one group of an orphan: its id's, unless its own spelling keeps it.

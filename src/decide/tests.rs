@@ -228,6 +228,26 @@ fn the_next_date_is_the_latest_of_what_is_waited_for() {
 }
 
 #[test]
+fn an_upload_keeps_whatever_the_other_rules_say() {
+    let young = Verdict::Keep(KeepReason::WithinGrace);
+    for verdict in [Verdict::Eligible, young] {
+        assert_eq!(unless_uploading(verdict, Uploading::InProgress), Verdict::Keep(KeepReason::UploadInProgress));
+        assert_eq!(unless_uploading(verdict, Uploading::NoneTold), verdict);
+    }
+}
+
+#[test]
+fn what_the_store_refused_rests_for_one_grace_period_to_the_second() {
+    let young = Verdict::Keep(KeepReason::WithinGrace);
+    let rests = |seconds| unless_refused(Verdict::Eligible, Some(at(0)), &policy(), at(seconds));
+    assert_eq!(rests(7 * DAY - 1), Verdict::Keep(KeepReason::Undeletable));
+    assert_eq!(rests(7 * DAY), Verdict::Eligible);
+    assert_eq!(rests(-DAY), Verdict::Keep(KeepReason::Undeletable), "a clock that went back lets nothing go");
+    assert_eq!(unless_refused(Verdict::Eligible, None, &policy(), at(0)), Verdict::Eligible);
+    assert_eq!(unless_refused(young, Some(at(0)), &policy(), at(DAY)), young);
+}
+
+#[test]
 fn the_words_of_the_reports_are_those_of_the_interface() {
     assert_eq!((Verdict::Eligible.as_str(), Verdict::Eligible.reason()), ("eligible", "eligible"));
     let words = [
@@ -238,6 +258,8 @@ fn the_words_of_the_reports_are_those_of_the_interface() {
         "changed_since_seen",
         "not_canonical",
         "held",
+        "upload_in_progress",
+        "undeletable",
     ];
     for (reason, word) in KeepReason::ALL.into_iter().zip(words) {
         assert_eq!((Verdict::Keep(reason).as_str(), Verdict::Keep(reason).reason()), ("keep", word));

@@ -9,7 +9,7 @@ use super::group::{Ended, SkipReason};
 use super::{Disposal, Halt};
 use crate::clock::Stopwatch;
 use crate::model::{DatasetId, Object, ObjectKey};
-use crate::record::KeyOutcome;
+use crate::record::{KeyOutcome, OBJECT_LOCK};
 use crate::s3::{KeyReply, StoreError, StoreFault, retry};
 
 /// Up to 1000 objects of one group.
@@ -242,6 +242,8 @@ fn read_replies(keys: &[ObjectKey], replies: Vec<KeyReply>) -> Attempt {
             KeyReply::AlreadyGone => attempt.settled.push((key, KeyOutcome::AlreadyGone, "NoSuchKey".into())),
             KeyReply::Refused(code) => attempt.settled.push((key, KeyOutcome::Failed, code)),
             KeyReply::TryAgain(code) => attempt.again.push((key, code)),
+            // The store keeps it by a rule of its own: a finding, and no failure that another night would mend.
+            KeyReply::Locked => attempt.settled.push((key, KeyOutcome::Skipped, OBJECT_LOCK.into())),
             // Silence is no success; the listing afterwards tells.
             KeyReply::Unmentioned => attempt.settled.push((key, KeyOutcome::Failed, "not_in_reply".into())),
         }

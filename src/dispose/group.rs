@@ -14,6 +14,7 @@ use crate::list::pages::Pages;
 use crate::model::{Group, GroupContent, Object, Sha256Hash};
 use crate::parse::prefix_of;
 use crate::plan::PlanGroup;
+use crate::record::REFUSED;
 
 /// Batches of one group that may be on their way while its listing goes on.
 const BATCHES_IN_FLIGHT: usize = 4;
@@ -31,6 +32,8 @@ pub enum SkipReason {
     Rejected,
     /// Nobody approved it, where a person must.
     NotApproved,
+    /// Somebody has begun a multipart upload under its id.
+    UploadInProgress,
     /// The run ended first.
     RunEnded,
 }
@@ -44,6 +47,7 @@ impl SkipReason {
             Self::Held => "held",
             Self::Rejected => "rejected",
             Self::NotApproved => "not_approved",
+            Self::UploadInProgress => "upload_in_progress",
             Self::RunEnded => "run_ended",
         }
     }
@@ -68,10 +72,14 @@ impl Disposal<'_> {
             if self.is_halted() {
                 return;
             }
-            let ended = match self.verify(candidate).await {
-                Ok(Some(contents)) => self.delete_group(candidate, planned, &contents[position]).await,
-                Ok(None) => Ended::Skipped(SkipReason::ChangedSincePlan),
-                Err(error) => return self.note_unread(candidate, error),
+            let ended = if self.uploads.is_under(candidate.id).await {
+                Ended::Skipped(SkipReason::UploadInProgress)
+            } else {
+                match self.verify(candidate).await {
+                    Ok(Some(contents)) => self.delete_group(candidate, planned, &contents[position]).await,
+                    Ok(None) => Ended::Skipped(SkipReason::ChangedSincePlan),
+                    Err(error) => return self.note_unread(candidate, error),
+                }
             };
             if let Ended::Skipped(reason) = ended {
                 self.skip_rest(candidate, planned, reason).await;
@@ -241,13 +249,17 @@ impl Disposal<'_> {
             Ok(is_gone) => is_gone,
             Err(error) => return self.note_unread(candidate, error),
         };
+        let intent = self.intent(candidate.id, &planned.prefix, 0);
         let outcome = match (is_gone, ended) {
             (true, _) => "gone",
             (false, Ended::Skipped(reason)) => reason.as_str(),
-            (false, Ended::Done) => "remains",
+            (false, Ended::Done) => match self.ledger.is_refused(&intent).await {
+                Ok(true) => REFUSED,
+                Ok(false) => "remains",
+                Err(error) => return self.halt(Halt::Record(error)),
+            },
             (false, Ended::Unread) => "unread",
         };
-        let intent = self.intent(candidate.id, &planned.prefix, 0);
         if let Err(error) = self.ledger.note_disposal(&intent, outcome, self.clock.now()).await {
             self.halt(Halt::Record(error));
         }

@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::Scope;
 use crate::list::holds::HoldsError;
 use crate::list::references::{Anchor, References, ReferencesError};
+use crate::list::uploads::Watch;
 use crate::model::{DatasetId, Group, RunId, Sha256Hash, Timestamp};
 use crate::plan::PlanGroup;
 use crate::record::{Intent, Ledger, RecordError};
@@ -75,9 +76,13 @@ pub struct Disposal<'d> {
     /// Told how many objects are done.
     pub progress: &'d (dyn Fn(u64) + Send + Sync),
     objections: Objections<'d>,
+    /// Asks again for uploads in progress.
+    uploads: Watch<'d>,
     limiter: Limiter,
     batches: AtomicU64,
     unread: AtomicU64,
+    /// Keys that were looked at one by one, because the store says deleted and shows them still.
+    looked_at: AtomicU64,
     /// Ids that a re-check of this run saw live: nothing more of them is asked for, whatever a later answer says.
     seen_live: Mutex<HashSet<DatasetId>>,
     halt: Mutex<Option<Halt>>,
@@ -120,12 +125,15 @@ pub struct Tools<'d> {
     pub as_of: Timestamp,
     /// Told how many objects are done.
     pub progress: &'d (dyn Fn(u64) + Send + Sync),
+    /// Asks again for uploads in progress.
+    pub uploads: Watch<'d>,
 }
 
 impl<'d> Disposal<'d> {
     /// Prepares to delete for `plan`. `anchor` is what the run itself read completely.
     pub fn new(scope: &'d Scope, plan: Sha256Hash, run: RunId, anchor: Anchor, tools: Tools<'d>) -> Self {
-        let Tools { store, deleter, references, ledger, clock, stop, stop_file, consent, as_of, progress } = tools;
+        let Tools { store, deleter, references, ledger, clock, stop, stop_file, consent, as_of, progress, uploads } =
+            tools;
         Self {
             scope,
             plan,
@@ -140,9 +148,11 @@ impl<'d> Disposal<'d> {
             stop_file,
             progress,
             objections: Objections::new(scope, plan, (consent, as_of), ledger, references),
+            uploads,
             limiter: Limiter::new(),
             batches: AtomicU64::new(0),
             unread: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
             seen_live: Mutex::default(),
             halt: Mutex::new(None),
         }

@@ -1,12 +1,16 @@
 //! After the requests: the group is listed once more, and every intent ends by what is there.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use futures::StreamExt;
 
 use super::Disposal;
 use crate::list::content::ContentError;
 use crate::list::pages::Pages;
 use crate::model::{DatasetId, Object, ObjectKey};
-use crate::record::KeyOutcome;
+use crate::record::{GHOST, KeyOutcome};
+use crate::s3::retry;
 
 impl Disposal<'_> {
     /// Settles the intents of a group; says whether the store lists nothing of it any more.
@@ -47,8 +51,9 @@ impl Disposal<'_> {
                     listed.pop_front();
                 }
                 let found = listed.front().filter(|object| object.key == intent.key);
-                outcomes.extend(outcome_of(id, intent, outcome.as_deref(), found, left_because));
+                outcomes.extend(outcome_of(intent, outcome.as_deref(), found, left_because));
             }
+            self.tell_ghosts(id, &mut outcomes).await;
             self.ledger.settle(&self.scope.name, self.run, &outcomes).await?;
         }
         while let Some(page) = if is_listed { None } else { pages.next().await? } {
@@ -58,9 +63,43 @@ impl Disposal<'_> {
     }
 }
 
+/// Keys of one run that are looked at one by one: a store that lies about more of them is not worth more requests.
+const MOST_LOOKED_AT: u64 = 10_000;
+/// Keys that are looked at at the same time.
+const LOOKS_IN_FLIGHT: usize = 8;
+/// What is said of a key that the store says it deleted, and lists unchanged.
+const STILL_LISTED: &str = "still_listed";
+
+impl Disposal<'_> {
+    /// Tells the ghosts among what is still listed: the store deleted it, has it no more, and lists it all the same.
+    ///
+    /// Whoever may not read objects cannot ask; then it stays a failure.
+    async fn tell_ghosts(&self, id: DatasetId, outcomes: &mut [(ObjectKey, KeyOutcome, String)]) {
+        let never = tokio_util::sync::CancellationToken::new();
+        let still_listed = outcomes.iter_mut().filter(|(_, _, reason)| reason == STILL_LISTED);
+        let looks = futures::stream::iter(still_listed).map(|(key, outcome, reason)| {
+            let never = &never;
+            async move {
+                let key_shown = crate::model::visible(key.as_str());
+                tracing::warn!(dataset_id = %id, key = %key_shown, "the store said deleted and still lists it");
+                if self.looked_at.fetch_add(1, Ordering::Relaxed) >= MOST_LOOKED_AT {
+                    return;
+                }
+                match retry::read_with_retries(never, || self.store.has_object(key)).await {
+                    Ok(false) => (*outcome, *reason) = (KeyOutcome::AlreadyGone, GHOST.to_owned()),
+                    Ok(true) => {}
+                    Err(error) => {
+                        tracing::debug!(dataset_id = %id, error = %error, "whether it is a ghost cannot be told");
+                    }
+                }
+            }
+        });
+        looks.buffer_unordered(LOOKS_IN_FLIGHT).collect::<()>().await;
+    }
+}
+
 /// What an intent ends as; `None`: as it was noted.
 fn outcome_of(
-    id: DatasetId,
     intent: Object,
     outcome: Option<&str>,
     found: Option<&Object>,
@@ -70,10 +109,7 @@ fn outcome_of(
         (None, Some("deleted" | "already_gone")) => None,
         (None, _) => Some((intent.key, KeyOutcome::Deleted, "absent_when_verified".into())),
         (Some(found), Some("deleted" | "already_gone")) if *found != intent => None,
-        (Some(_), Some("deleted" | "already_gone")) => {
-            tracing::warn!(dataset_id = %id, key = %crate::model::visible(intent.key.as_str()), "the store said deleted and still lists it");
-            Some((intent.key, KeyOutcome::Failed, "still_listed".into()))
-        }
+        (Some(_), Some("deleted" | "already_gone")) => Some((intent.key, KeyOutcome::Failed, STILL_LISTED.into())),
         // It was not asked for, or not answered, and is left: by a process that died, or because the group was given up.
         (Some(_), None) => Some((intent.key, KeyOutcome::Skipped, left_because.to_owned())),
         // A request that may still be in flight is not over because its key is still listed.

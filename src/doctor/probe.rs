@@ -430,6 +430,7 @@ fn in_words(reply: &KeyReply) -> String {
         KeyReply::AlreadyGone => "already gone".to_owned(),
         KeyReply::TryAgain(code) => format!("try again ({code})"),
         KeyReply::Refused(code) => format!("refused ({code})"),
+        KeyReply::Locked => "refused (object lock)".to_owned(),
         KeyReply::Unmentioned => "not mentioned".to_owned(),
     }
 }

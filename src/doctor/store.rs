@@ -7,10 +7,11 @@ use super::Examination;
 use super::board::Check;
 use super::clocks::Reading;
 use crate::config::{Scope, secrets};
+use crate::list::uploads::Owner;
 use crate::model::{DatasetId, Versioning, human_count, visible};
 use crate::parse::{KeyReading, read_prefix};
 use crate::run::failure::chain;
-use crate::s3::{Connection, Page, PageRequest, ReadStore, StoreError, StoreFault};
+use crate::s3::{Connection, Page, PageRequest, ReadStore, StoreError, StoreFault, UploadsPage, VersionsPage};
 
 /// What the store let us see of a scope.
 #[derive(Debug, Default)]
@@ -47,6 +48,10 @@ pub(super) async fn look(examination: &Examination<'_>, scope: &Scope) -> (Seen,
     checks.push(of_versioning(versioning.as_ref()));
     seen.versioning = versioning.ok();
     checks.push(object_lock(&connection, &scope.bucket).await);
+    checks.push(of_uploads(store.uploads(None).await.as_ref(), scope));
+    if let Some(Versioning::Enabled | Versioning::Suspended) = seen.versioning {
+        checks.push(of_versions(store.versions(&scope.prefix, None).await.as_ref(), scope));
+    }
     (seen, checks)
 }
 
@@ -177,15 +182,63 @@ fn of_versioning(versioning: Result<&Versioning, &StoreError>) -> Check {
     }
 }
 
+/// Whether uploads in progress can be seen. Grace and digest are the guards, so a run goes on without.
+fn of_uploads(page: Result<&UploadsPage, &StoreError>, scope: &Scope) -> Check {
+    const NAME: &str = "uploads";
+    match page {
+        Ok(page) => {
+            let here = page.uploads.iter().filter(|upload| Owner::of(upload.key.as_str(), scope).is_some()).count();
+            let more = if page.is_truncated { ", and more pages follow" } else { "" };
+            Check::ok(NAME, format!("{} in progress, as far as the store remembers{more}", human_count(here as u64)))
+        }
+        Err(StoreError { fault: StoreFault::Denied(_), .. }) => Check::warn(
+            NAME,
+            "these credentials may not list uploads in progress: none keeps its orphan, and reports call them not known",
+            format!("allow s3:ListBucketMultipartUploads on `{}`, without a condition on the prefix", scope.bucket),
+        ),
+        Err(error) => Check::warn(
+            NAME,
+            format!("not known: {}", chain(error)),
+            "an orphan under upload is then kept by its grace alone: choose it longer than any upload",
+        ),
+    }
+}
+
+/// Whether old versions can be counted. Nothing but a report depends on it.
+fn of_versions(page: Result<&VersionsPage, &StoreError>, scope: &Scope) -> Check {
+    const NAME: &str = "old_versions";
+    match page {
+        Ok(_) => Check::ok(NAME, "they may be listed, and are counted beneath what has no row"),
+        Err(StoreError { fault: StoreFault::Denied(_), .. }) => Check::warn(
+            NAME,
+            "these credentials may not list versions: what they take up is not known",
+            format!("allow s3:ListBucketVersions on `{}` with the prefix `{}*`", scope.bucket, scope.prefix),
+        ),
+        Err(error) => Check::warn(NAME, format!("not known: {}", chain(error)), "nothing but the report depends on it"),
+    }
+}
+
 async fn object_lock(connection: &Connection, bucket: &str) -> Check {
     const NAME: &str = "object_lock";
     let answer = connection.client().get_object_lock_configuration().bucket(bucket).send().await;
     match answer {
         Ok(answer) if answer.object_lock_configuration().is_some_and(|lock| lock.object_lock_enabled().is_some()) => {
+            let rule = answer.object_lock_configuration().and_then(|lock| lock.rule()?.default_retention());
+            let retention = rule.map_or_else(
+                || "without a retention by default".to_owned(),
+                |rule| {
+                    let mode = rule.mode().map_or("unknown", |mode| mode.as_str());
+                    let days = rule.days().map(|days| format!("{days} days"));
+                    let years = rule.years().map(|years| format!("{years} years"));
+                    format!("{mode} for {} by default", days.or(years).unwrap_or_else(|| "no time".to_owned()))
+                },
+            );
             Check::warn(
                 NAME,
-                "object lock is on: an object under retention or legal hold keeps its space until that ends",
-                "find out which retention the bucket has by default",
+                format!(
+                    "object lock is on, {retention}: an object under retention or legal hold keeps its space until that ends"
+                ),
+                "deletions.csv tells such objects as `object_lock` where the store refuses to delete them",
             )
         }
         Ok(_) => Check::ok(NAME, "off"),

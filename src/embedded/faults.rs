@@ -83,6 +83,11 @@ pub enum Action {
         /// Part of the keys that are hit; an empty text hits all.
         keys_containing: String,
     },
+    /// `DeleteObjects` and `DeleteObject`: these keys stay, refused as MinIO refuses what object lock holds.
+    Locked {
+        /// Part of the keys that are hit; an empty text hits all.
+        keys_containing: String,
+    },
     /// `DeleteObjects`: these keys are deleted and the reply does not mention them.
     OmitFromReply {
         /// Part of the keys that are hit; an empty text hits all.
@@ -103,6 +108,8 @@ pub enum Action {
     UnorderedKeys,
     /// Listing: this key besides, at its place in the order; `KeyCount` counts it.
     ForeignKey(String),
+    /// Listing by delimiter: this common prefix besides, at its place in the order; `KeyCount` counts it.
+    EmptiedPrefix(String),
     /// Listing: `KeyCount` is one too high.
     WrongKeyCount,
     /// Listing: keys are not encoded although the request asked for it.
@@ -128,7 +135,7 @@ pub(super) enum ReplyFault {
 /// What becomes of one key of a deletion, and what the reply says of it.
 #[derive(Debug, Clone)]
 pub(super) enum DeletionFault {
-    PerKeyError { code: &'static str, keys_containing: String },
+    PerKeyError { code: &'static str, message: &'static str, keys_containing: String },
     OmitFromReply { keys_containing: String },
     GhostDelete { keys_containing: String },
 }
@@ -141,6 +148,7 @@ pub(super) enum ListingFault {
     OmitIsTruncated,
     UnorderedKeys,
     ForeignKey(String),
+    EmptiedPrefix(String),
     WrongKeyCount,
     IgnoreEncodingType,
     StaleEmpty,
@@ -165,8 +173,13 @@ impl From<Action> for Effect {
             Action::DropConnection => Self::Reply(ReplyFault::DropConnection),
             Action::DropAfter => Self::Reply(ReplyFault::DropAfter),
             Action::PerKeyError { code, keys_containing } => {
-                Self::Deletion(DeletionFault::PerKeyError { code, keys_containing })
+                Self::Deletion(DeletionFault::PerKeyError { code, message: "injected fault", keys_containing })
             }
+            Action::Locked { keys_containing } => Self::Deletion(DeletionFault::PerKeyError {
+                code: "InvalidRequest",
+                message: "Object is WORM protected and cannot be overwritten",
+                keys_containing,
+            }),
             Action::OmitFromReply { keys_containing } => {
                 Self::Deletion(DeletionFault::OmitFromReply { keys_containing })
             }
@@ -176,6 +189,7 @@ impl From<Action> for Effect {
             Action::OmitIsTruncated => Self::Listing(ListingFault::OmitIsTruncated),
             Action::UnorderedKeys => Self::Listing(ListingFault::UnorderedKeys),
             Action::ForeignKey(key) => Self::Listing(ListingFault::ForeignKey(key)),
+            Action::EmptiedPrefix(prefix) => Self::Listing(ListingFault::EmptiedPrefix(prefix)),
             Action::WrongKeyCount => Self::Listing(ListingFault::WrongKeyCount),
             Action::IgnoreEncodingType => Self::Listing(ListingFault::IgnoreEncodingType),
             Action::StaleEmpty => Self::Listing(ListingFault::StaleEmpty),
@@ -208,11 +222,13 @@ impl Effects {
 
     /// What the deletion faults make of `key`.
     pub(super) fn deletion_of(&self, key: &str) -> KeyDeletion {
-        let mut deletion = KeyDeletion { error_code: None, keeps: false, is_mentioned: true };
+        let mut deletion = KeyDeletion { error: None, keeps: false, is_mentioned: true };
         for fault in &self.deletion {
             match fault {
-                DeletionFault::PerKeyError { code, keys_containing } if key.contains(keys_containing.as_str()) => {
-                    deletion.error_code = Some(code);
+                DeletionFault::PerKeyError { code, message, keys_containing }
+                    if key.contains(keys_containing.as_str()) =>
+                {
+                    deletion.error = Some((code, message));
                     deletion.keeps = true;
                 }
                 DeletionFault::OmitFromReply { keys_containing } if key.contains(keys_containing.as_str()) => {
@@ -232,7 +248,8 @@ impl Effects {
 
 /// What becomes of one key that a request asked to delete.
 pub(super) struct KeyDeletion {
-    pub(super) error_code: Option<&'static str>,
+    /// The code and the message of a refusal.
+    pub(super) error: Option<(&'static str, &'static str)>,
     pub(super) keeps: bool,
     pub(super) is_mentioned: bool,
 }

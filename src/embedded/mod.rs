@@ -20,7 +20,7 @@ mod wire;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -48,6 +48,8 @@ struct Shared {
     forbidden: Mutex<HashSet<(String, Operation)>>,
     requires_content_md5: AtomicBool,
     lists_emptied_prefixes: AtomicBool,
+    leaves_folders: AtomicBool,
+    uploads_a_page: AtomicUsize,
     faults: Mutex<FaultPlan>,
     hooks: Mutex<Vec<Hook>>,
     requests: Mutex<Vec<RecordedRequest>>,
@@ -77,6 +79,8 @@ impl MemoryStore {
             forbidden: Mutex::default(),
             requires_content_md5: AtomicBool::new(false),
             lists_emptied_prefixes: AtomicBool::new(true),
+            leaves_folders: AtomicBool::new(false),
+            uploads_a_page: AtomicUsize::new(usize::MAX),
             faults: Mutex::default(),
             hooks: Mutex::default(),
             requests: Mutex::default(),
@@ -181,6 +185,29 @@ impl MemoryStore {
     /// Says whether a listing by delimiter still shows a prefix under which only delete markers are left, as MinIO does.
     pub fn set_lists_emptied_prefixes(&self, is_listed: bool) {
         self.0.lists_emptied_prefixes.store(is_listed, Ordering::Relaxed);
+    }
+
+    /// Says whether a deletion that empties a folder leaves a key of no bytes with the folder's name, as gateways to a file
+    /// system do.
+    pub fn set_leaves_folders(&self, leaves: bool) {
+        self.0.leaves_folders.store(leaves, Ordering::Relaxed);
+    }
+
+    /// How many uploads a page lists at most, by key, as S3 does; MinIO lists all of them on one page.
+    pub fn set_uploads_a_page(&self, uploads: usize) {
+        self.0.uploads_a_page.store(uploads, Ordering::Relaxed);
+    }
+
+    /// Begins a multipart upload, at that time; gives its id.
+    #[expect(clippy::must_use_candidate, reason = "most tests want only that it is there")]
+    pub fn begin_upload(&self, bucket: &str, key: &str, at: DateTime<Utc>) -> String {
+        self.in_bucket(bucket, |bucket| bucket.begin_upload(key.to_owned(), at))
+    }
+
+    /// The keys of the uploads in progress, in the order they were begun.
+    #[must_use]
+    pub fn uploads(&self, bucket: &str) -> Vec<String> {
+        self.in_bucket(bucket, |bucket| bucket.uploads.iter().map(|upload| upload.key.clone()).collect())
     }
 
     /// Lets another pair of keys sign requests.

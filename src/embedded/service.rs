@@ -13,13 +13,13 @@ use chrono::{DateTime, Utc};
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, BucketVersioningStatus, CommonPrefix, CopyObjectInput,
     CopyObjectOutput, CopyObjectResult, CopySource, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput,
-    CreateMultipartUploadOutput, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput,
-    DeletedObject, ETag, ETagCondition, EncodingType, Error, GetBucketVersioningInput, GetBucketVersioningOutput,
-    GetObjectInput, GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput, GetObjectOutput,
-    HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListMultipartUploadsInput,
-    ListMultipartUploadsOutput, ListObjectsV2Input, ListObjectsV2Output, MultipartUpload, Object,
-    ObjectLockConfiguration, ObjectLockEnabled, ObjectStorageClass, PutObjectInput, PutObjectOutput, StreamingBlob,
-    Timestamp,
+    CreateMultipartUploadOutput, DeleteMarkerEntry, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput,
+    DeleteObjectsOutput, DeletedObject, ETag, ETagCondition, EncodingType, Error, GetBucketVersioningInput,
+    GetBucketVersioningOutput, GetObjectInput, GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput,
+    GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListMultipartUploadsInput,
+    ListMultipartUploadsOutput, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsV2Input,
+    ListObjectsV2Output, MultipartUpload, Object, ObjectLockConfiguration, ObjectLockEnabled, ObjectStorageClass,
+    ObjectVersion, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp,
 };
 use s3s::{Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
@@ -27,7 +27,7 @@ use super::MemoryStore;
 use super::faults::ListingFault;
 use super::listing::{self, Encoding, Listed, Marker, Page, Query};
 use super::server::{Exchange, exchange};
-use super::state::{Bucket, Deletion, Revision, VersioningState};
+use super::state::{Bucket, Deletion, Listed as VersionListed, Revision, VersioningState};
 
 /// The most that a page holds, and the most keys that one `DeleteObjects` may name.
 const MAX_KEYS: usize = 1000;
@@ -197,13 +197,14 @@ impl S3 for Operations {
         let input = req.input;
         // `If-Match` is not looked at: MinIO deletes in spite of it, and a guard that relies on it must show here.
         let fault = exchange(req.extensions.get())?.effects.deletion_of(&input.key);
-        if let Some(code) = fault.error_code {
+        if let Some((code, message)) = fault.error {
             let code = S3ErrorCode::from_bytes(code.as_bytes()).unwrap_or(S3ErrorCode::InternalError);
-            return Err(S3Error::with_message(code, "injected fault"));
+            return Err(S3Error::with_message(code, message));
         }
         let deletion = self.in_bucket(&input.bucket, |bucket| {
             (!fault.keeps).then(|| delete(bucket, &input.key, input.version_id.as_deref())).flatten()
         })?;
+        self.leave_folders(&input.bucket, [input.key.as_str()])?;
         let marker = deletion.and_then(marker_of);
         Ok(S3Response::new(DeleteObjectOutput {
             delete_marker: marker.as_ref().map(|_| true),
@@ -227,6 +228,7 @@ impl S3 for Operations {
             return Err(s3_error!(MalformedXML));
         }
         let (deleted, errors) = self.in_bucket(&req.input.bucket, |bucket| delete_all(bucket, delete, &exchange))?;
+        self.leave_folders(&req.input.bucket, delete.objects.iter().map(|object| object.key.as_str()))?;
         Ok(S3Response::new(DeleteObjectsOutput {
             deleted: (!delete.quiet.unwrap_or_default()).then_some(deleted),
             errors: Some(errors),
@@ -268,29 +270,111 @@ impl S3 for Operations {
         let encoding = requested_encoding(input.encoding_type.as_ref())?;
         let prefix = input.prefix.unwrap_or_default();
         // MinIO reads the prefix as the key of one object, so that a real prefix finds nothing.
-        let uploads: Vec<_> = self
+        let mut uploads: Vec<_> = self
             .in_bucket(&input.bucket, |bucket| bucket.uploads.clone())?
             .into_iter()
             .filter(|upload| prefix.is_empty() || upload.key == prefix)
-            .map(|upload| MultipartUpload {
-                key: Some(encoding.apply(&upload.key)),
-                upload_id: Some(upload.id),
-                initiated: Some(timestamp(upload.initiated_at)),
-                ..MultipartUpload::default()
-            })
             .collect();
+        let most = self.store.0.uploads_a_page.load(Ordering::Relaxed);
+        let is_paged = most < usize::MAX;
+        if is_paged {
+            uploads.sort_by(|a, b| (&a.key, &a.id).cmp(&(&b.key, &b.id)));
+            let after = (input.key_marker.unwrap_or_default(), input.upload_id_marker.unwrap_or_default());
+            uploads.retain(|upload| (&upload.key, &upload.id) > (&after.0, &after.1));
+        }
+        let is_truncated = uploads.len() > most;
+        uploads.truncate(most);
+        let last = uploads.last().filter(|_| is_truncated);
+        let (next_key_marker, next_upload_id_marker) =
+            last.map(|last| (encoding.apply(&last.key), last.id.clone())).unzip();
+        let listed = uploads.into_iter().map(|upload| MultipartUpload {
+            key: Some(encoding.apply(&upload.key)),
+            upload_id: Some(upload.id),
+            initiated: Some(timestamp(upload.initiated_at)),
+            ..MultipartUpload::default()
+        });
         Ok(S3Response::new(ListMultipartUploadsOutput {
             bucket: Some(input.bucket),
             prefix: Some(encoding.apply(&prefix)),
             encoding_type: echoed(encoding),
-            is_truncated: Some(false),
-            uploads: Some(uploads),
+            is_truncated: Some(is_truncated),
+            next_key_marker,
+            next_upload_id_marker,
+            uploads: Some(listed.collect()),
             ..ListMultipartUploadsOutput::default()
+        }))
+    }
+
+    async fn list_object_versions(
+        &self,
+        req: S3Request<ListObjectVersionsInput>,
+    ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
+        let input = req.input;
+        let encoding = requested_encoding(input.encoding_type.as_ref())?;
+        let prefix = input.prefix.unwrap_or_default();
+        let most = input.max_keys.and_then(|most| usize::try_from(most).ok()).unwrap_or(MAX_KEYS).min(MAX_KEYS);
+        let mut listed = self.in_bucket(&input.bucket, |bucket| bucket.versions(&prefix))?;
+        if let Some(key) = &input.key_marker {
+            let is_last = |version: &VersionListed| {
+                version.key == *key && Some(&version.version_id) == input.version_id_marker.as_ref()
+            };
+            let next = match listed.iter().position(is_last) {
+                Some(last) => last + 1,
+                None => listed.partition_point(|version| version.key <= *key),
+            };
+            listed.drain(..next);
+        }
+        let is_truncated = listed.len() > most;
+        listed.truncate(most);
+        let last = listed.last().filter(|_| is_truncated);
+        let (next_key_marker, next_version_id_marker) =
+            last.map(|last| (encoding.apply(&last.key), last.version_id.clone())).unzip();
+        let (mut versions, mut delete_markers) = (Vec::new(), Vec::new());
+        for VersionListed { key, version_id, is_latest, revision } in listed {
+            let (is_latest, version_id) = (Some(is_latest), Some(version_id));
+            let shown = Some(encoding.apply(&key));
+            match revision {
+                Some(revision) => versions.push(ObjectVersion {
+                    key: shown,
+                    version_id,
+                    is_latest,
+                    size: i64::try_from(revision.size_bytes).ok(),
+                    e_tag: Some(ETag::Strong(revision.e_tag(&key))),
+                    last_modified: revision.last_modified.map(timestamp),
+                    ..ObjectVersion::default()
+                }),
+                None => delete_markers.push(DeleteMarkerEntry {
+                    key: shown,
+                    version_id,
+                    is_latest,
+                    ..DeleteMarkerEntry::default()
+                }),
+            }
+        }
+        Ok(S3Response::new(ListObjectVersionsOutput {
+            name: Some(input.bucket),
+            prefix: Some(encoding.apply(&prefix)),
+            encoding_type: echoed(encoding),
+            is_truncated: Some(is_truncated),
+            next_key_marker,
+            next_version_id_marker,
+            versions: Some(versions),
+            delete_markers: Some(delete_markers),
+            ..ListObjectVersionsOutput::default()
         }))
     }
 }
 
 impl Operations {
+    /// What a gateway to a file system does after a deletion.
+    fn leave_folders<'k>(&self, bucket: &str, keys: impl IntoIterator<Item = &'k str>) -> S3Result<()> {
+        if !self.store.0.leaves_folders.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let now = self.now();
+        self.in_bucket(bucket, |bucket| keys.into_iter().for_each(|key| bucket.leave_folder(key, now)))
+    }
+
     fn query(&self, input: &ListObjectsV2Input) -> S3Result<Query> {
         let max_keys = match input.max_keys {
             None => MAX_KEYS,
@@ -392,6 +476,16 @@ fn bend(output: &mut ListObjectsV2Output, fault: &ListingFault, encoding: Encodi
             contents.insert(at, foreign);
             output.key_count = output.key_count.map(|count| count + 1);
         }
+        ListingFault::EmptiedPrefix(prefix) => {
+            let shown = encoding.apply(prefix);
+            let prefixes = output.common_prefixes.get_or_insert_default();
+            let at = prefixes.partition_point(|listed| listed.prefix.as_ref() < Some(&shown));
+            let is_there = prefixes.get(at).is_some_and(|listed| listed.prefix.as_ref() == Some(&shown));
+            if output.delimiter.is_some() && !is_there {
+                prefixes.insert(at, CommonPrefix { prefix: Some(shown) });
+                output.key_count = output.key_count.map(|count| count + 1);
+            }
+        }
         ListingFault::WrongKeyCount => output.key_count = output.key_count.map(|count| count + 1),
         // Done while the page was written.
         ListingFault::IgnoreEncodingType => {}
@@ -427,8 +521,8 @@ fn delete_all(
         }
         let fault = exchange.effects.deletion_of(&object.key);
         let version_id = object.version_id.clone();
-        if let Some(code) = fault.error_code {
-            let message = Some("injected fault".to_owned());
+        if let Some((code, message)) = fault.error {
+            let message = Some(message.to_owned());
             errors.push(Error { code: Some(code.to_owned()), key: Some(object.key.clone()), message, version_id });
             continue;
         }

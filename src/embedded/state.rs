@@ -3,7 +3,7 @@
 //! Takes writes and deletions; gives revisions. Invariant: `current` holds exactly the keys that a plain listing shows,
 //! and nothing but key, size, time and a pointer for each, so that a million objects stay cheap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -98,6 +98,15 @@ impl Past {
     }
 }
 
+/// One entry of a listing of versions; without a revision it is a delete marker.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) key: String,
+    pub(super) version_id: String,
+    pub(super) is_latest: bool,
+    pub(super) revision: Option<Revision>,
+}
+
 /// A multipart upload that was begun and neither completed nor aborted.
 #[derive(Debug, Clone)]
 pub(super) struct Upload {
@@ -141,6 +150,38 @@ impl Bucket {
             Past::Marker(_) => None,
         });
         self.current.values().chain(past).map(|revision| revision.size_bytes).sum()
+    }
+
+    /// Every version and marker under `prefix` in the order of a listing of versions: by key, the newest first.
+    pub(super) fn versions(&self, prefix: &str) -> Vec<Listed> {
+        let mut listed = Vec::new();
+        let keys: BTreeSet<&str> = self.current.keys().chain(self.past.keys()).map(AsRef::as_ref).collect();
+        for key in keys.into_iter().filter(|key| key.starts_with(prefix)) {
+            let current = self.current.get(key).map(|revision| (Some(revision), revision.version));
+            let past = self.past.get(key).into_iter().flatten().rev().map(|past| match past {
+                Past::Object(revision) => (Some(revision), revision.version),
+                Past::Marker(version) => (None, *version),
+            });
+            for (position, (revision, version)) in current.into_iter().chain(past).enumerate() {
+                listed.push(Listed {
+                    key: key.to_owned(),
+                    version_id: version_id(version),
+                    is_latest: position == 0,
+                    revision: revision.cloned(),
+                });
+            }
+        }
+        listed
+    }
+
+    /// Leaves a key of no bytes with the name of the folder of `key`, if nothing else is in it.
+    pub(super) fn leave_folder(&mut self, key: &str, at: DateTime<Utc>) {
+        let Some(end) = key.rfind('/').filter(|end| end + 1 < key.len()) else { return };
+        let folder = &key[..=end];
+        let mut rest = self.current.range::<str, _>((Bound::Included(folder), Bound::Unbounded));
+        if !rest.next().is_some_and(|(next, _)| next.starts_with(folder)) {
+            self.put(folder, Revision::with_body(Bytes::new(), Some(at)));
+        }
     }
 
     /// Writes an object and gives its version id, if the bucket has versions.

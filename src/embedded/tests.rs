@@ -591,6 +591,68 @@ async fn uploads_are_found_by_exact_key_only() {
     assert_eq!(status_and_code(&abort.send().await.expect_err("it is gone")), (404, Some("NoSuchUpload")));
 }
 
+#[tokio::test]
+async fn uploads_are_paged_where_the_store_is_told_to() {
+    let world = World::new().await;
+    let at = time("2026-01-01T00:00:00Z");
+    let ids = ["b c", "a", "b c"].map(|key| world.store.begin_upload(BUCKET, key, at));
+    assert_eq!(world.store.uploads(BUCKET), ["b c", "a", "b c"]);
+    world.store.set_uploads_a_page(2);
+    let list = world.client.list_multipart_uploads().bucket(BUCKET).encoding_type(EncodingType::Url);
+    let first = list.clone().send().await.expect("a page");
+    let shown = |page: &aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput| {
+        page.uploads().iter().map(|upload| upload.upload_id().expect("an id").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&first), [ids[1].clone(), ids[0].clone()]);
+    assert_eq!((first.is_truncated(), first.next_key_marker()), (Some(true), Some("b+c")));
+    let second = list.key_marker("b c").upload_id_marker(&ids[0]).send().await.expect("a page");
+    assert_eq!((shown(&second), second.is_truncated()), (vec![ids[2].clone()], Some(false)));
+}
+
+#[tokio::test]
+async fn versions_are_listed_by_key_the_newest_first_and_in_pages() {
+    let world = World::with_keys(&["p/a", "q/a"]).await;
+    world.store.set_versioning(BUCKET, VersioningState::Enabled);
+    world.store.put(BUCKET, "p/a", "22");
+    world.store.remove(BUCKET, "p/a");
+    world.store.put(BUCKET, "p/b c", "1");
+    let list = world.client.list_object_versions().bucket(BUCKET).prefix("p/").encoding_type(EncodingType::Url);
+    let page = list.clone().send().await.expect("a page");
+    let sizes: Vec<_> =
+        page.versions().iter().map(|version| (version.key(), version.size(), version.is_latest())).collect();
+    assert_eq!(
+        sizes,
+        [
+            (Some("p/a"), Some(2), Some(false)),
+            (Some("p/a"), Some(2), Some(false)),
+            (Some("p/b+c"), Some(1), Some(true)),
+        ]
+    );
+    assert_eq!((page.delete_markers().len(), page.delete_markers()[0].is_latest()), (1, Some(true)));
+    let (mut entries, mut markers) = (0, (None, None));
+    for last in [false, false, false, true] {
+        let page = list.clone().max_keys(1).set_key_marker(markers.0).set_version_id_marker(markers.1);
+        let page = page.send().await.expect("a page");
+        entries += page.versions().len() + page.delete_markers().len();
+        assert_eq!(page.is_truncated(), Some(!last));
+        let key = page.next_key_marker().map(decoded);
+        markers = (key, page.next_version_id_marker().map(str::to_owned));
+    }
+    assert_eq!(entries, 4);
+}
+
+#[tokio::test]
+async fn folder_that_a_deletion_empties_is_left_where_the_store_is_told_to() {
+    let world = World::with_keys(&["f/a", "f/b", "g/a"]).await;
+    world.store.set_leaves_folders(true);
+    world.delete(&["f/a", "g/a"]).await.expect("a reply");
+    assert_eq!(world.store.keys(BUCKET), ["f/b", "g/"]);
+    world.client.delete_object().bucket(BUCKET).key("f/b").send().await.expect("a reply");
+    assert_eq!(world.store.keys(BUCKET), ["f/", "g/"]);
+    world.delete(&["f/", "g/"]).await.expect("a reply");
+    assert!(world.store.keys(BUCKET).is_empty());
+}
+
 // ---- who, when, and what is on record ----
 
 #[tokio::test]
@@ -662,6 +724,7 @@ async fn operations_are_told_apart() {
     client.head_bucket().bucket(BUCKET).send().await.expect("a reply");
     client.get_bucket_versioning().bucket(BUCKET).send().await.expect("a reply");
     client.list_multipart_uploads().bucket(BUCKET).send().await.expect("a reply");
+    client.list_object_versions().bucket(BUCKET).send().await.expect("a reply");
     client.get_object_lock_configuration().bucket(BUCKET).send().await.expect_err("none");
     client.create_bucket().bucket("another").send().await.expect("a reply");
     client.head_object().bucket(BUCKET).key("a").send().await.expect("a reply");
@@ -674,6 +737,7 @@ async fn operations_are_told_apart() {
         Operation::HeadBucket,
         Operation::GetBucketVersioning,
         Operation::ListMultipartUploads,
+        Operation::ListObjectVersions,
         Operation::GetObjectLockConfiguration,
         Operation::CreateBucket,
         Operation::HeadObject,
@@ -850,6 +914,11 @@ async fn key_faults_hit_the_keys_that_they_name() {
     let errors: Vec<_> = output.errors().iter().map(|error| (error.key(), error.code())).collect();
     assert_eq!(errors, [(Some("denied"), Some("SlowDown"))]);
     assert_eq!(world.store.keys(BUCKET), ["denied", "ghost"]);
+    world.inject(Operation::DeleteObjects, When::Times(1), Action::Locked { keys_containing: containing("denied") });
+    let output = world.delete(&["denied"]).await.expect("a reply");
+    let errors: Vec<_> = output.errors().iter().map(|error| (error.code(), error.message())).collect();
+    assert_eq!(errors, [(Some("InvalidRequest"), Some("Object is WORM protected and cannot be overwritten"))]);
+    assert_eq!(world.store.keys(BUCKET), ["denied", "ghost"]);
     let denied = Action::PerKeyError { code: "AccessDenied", keys_containing: String::new() };
     world.inject(Operation::DeleteObject, When::Times(1), denied);
     let error = world.client.delete_object().bucket(BUCKET).key("ghost").send().await.expect_err("refused");
@@ -881,6 +950,13 @@ async fn listing_faults_bend_the_page() {
 
     let page = bent(Action::ForeignKey("other/x y".to_owned())).await;
     assert_eq!((keys(&page)[0].as_str(), page.key_count()), ("other/x+y", Some(4)));
+
+    let page = bent(Action::EmptiedPrefix("p/e/".to_owned())).await;
+    assert_eq!(
+        (prefixes(&page).len(), page.key_count()),
+        (0, Some(3)),
+        "a listing without a delimiter has no prefixes"
+    );
 
     let page = bent(Action::IgnoreEncodingType).await;
     assert_eq!((keys(&page)[0].as_str(), page.encoding_type()), ("p/a b", None));

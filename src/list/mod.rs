@@ -8,6 +8,8 @@ pub mod content;
 pub mod holds;
 pub mod pages;
 pub mod references;
+pub mod uploads;
+pub mod versions;
 
 #[cfg(test)]
 mod test_store;

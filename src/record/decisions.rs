@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::chain::tracked::{DECISIONS, note};
 use super::ledger::{Ledger, RecordError};
-use super::sql::{Row, Transaction, Value, statement};
+use super::sql::{Row, Statement, Transaction, Value, statement};
 use crate::decide::approval::{Decision, Decisions, Ruling};
 use crate::model::{DatasetId, Sha256Hash, Timestamp};
 use crate::plan::DeletePlan;
@@ -151,11 +151,7 @@ async fn remember_rejected(
             }
         };
         values.extend(ids.iter().copied().map(Value::from));
-        values
-            .into_iter()
-            .fold(statement(step, sql), |statement, value| statement.bind(value))
-            .run(&mut *transaction)
-            .await?;
+        values.into_iter().fold(statement(step, sql), Statement::bind).run(&mut *transaction).await?;
     }
     Ok(())
 }

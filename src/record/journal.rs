@@ -586,7 +586,7 @@ impl SentIntents for ScopeIntents<'_> {
 }
 
 /// The first key after every key that begins with `prefix`, which ends in `/`.
-fn end_of(prefix: &str) -> Vec<u8> {
+pub(super) fn end_of(prefix: &str) -> Vec<u8> {
     let mut end = prefix.as_bytes().to_vec();
     if let Some(last) = end.last_mut() {
         *last += 1;

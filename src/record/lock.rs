@@ -12,7 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::ledger::{Ledger, RecordError};
-use super::sql::{Database, statement};
+use super::sql::{Database, Statement, statement};
 
 /// For how long a lease is taken and renewed, by the database's clock.
 const LEASE: Duration = Duration::from_secs(60);
@@ -115,7 +115,7 @@ impl Lease {
              ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, who = excluded.who, expires_at = excluded.expires_at \
              WHERE lease.expires_at <= clock_timestamp()",
         );
-        let took = took.bind(holder).bind(this_process()).bind(milliseconds(life)).run(&database).await;
+        let took = run(&database, took.bind(holder).bind(this_process()).bind(milliseconds(life))).await;
         if took.map_err(LockError::Lease)? == 1 {
             return Ok(Self { database, holder, life, taken, renewing: None });
         }
@@ -167,7 +167,16 @@ async fn renew(database: &Database, holder: Uuid, life: Duration) -> Result<bool
         "renew the lease",
         "UPDATE lease SET expires_at = clock_timestamp() + $2 * interval '1 millisecond' WHERE name = 'run' AND holder = $1",
     );
-    Ok(renewal.bind(holder).bind(milliseconds(life)).run(database).await? == 1)
+    Ok(run(database, renewal.bind(holder).bind(milliseconds(life))).await? == 1)
+}
+
+/// Runs a statement on the lease, which waits for no writer of the ledger; says how many rows it changed.
+async fn run(database: &Database, statement: Statement) -> Result<u64, RecordError> {
+    const STEP: &str = "change the lease";
+    let mut transaction = database.begin_beside(STEP).await?;
+    let changed = statement.run(&mut transaction).await?;
+    transaction.commit(STEP).await?;
+    Ok(changed)
 }
 
 impl Drop for Lease {
@@ -179,7 +188,7 @@ impl Drop for Lease {
         }
         // Given back before the process ends, so that the next run need not wait for its end.
         let release = statement("release the lease", "DELETE FROM lease WHERE name = 'run' AND holder = $1");
-        let release = release.bind(self.holder).run(&self.database);
+        let release = run(&self.database, release.bind(self.holder));
         let released = tokio::task::block_in_place(|| runtime.block_on(tokio::time::timeout(RELEASE, release)));
         if !matches!(released, Ok(Ok(_))) {
             tracing::warn!("the lease of the ledger could not be given back; it ends by itself within a minute");

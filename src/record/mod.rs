@@ -2,6 +2,7 @@
 //!
 //! Invariant: what may go sooner is never decided by a ledger that is lost, new, old or from elsewhere.
 
+mod aborts;
 mod breakers;
 mod chain;
 mod decisions;
@@ -10,12 +11,14 @@ mod journal;
 mod ledger;
 mod lock;
 mod plans;
+mod refused;
 mod runs;
 mod schedules;
 mod schema;
 mod sightings;
 mod sql;
 
+pub use aborts::AbortIntent;
 pub use breakers::Latch;
 pub use chain::{ChainFault, KnownHead, Verified};
 pub use decisions::NewDecision;
@@ -24,6 +27,7 @@ pub use journal::{Intent, KeyOutcome};
 pub use ledger::{Absence, Ledger, RecordError};
 pub use lock::{LockError, RunLock};
 pub use plans::{PlanRow, PlanState};
+pub use refused::{GHOST, OBJECT_LOCK, REFUSED};
 pub use runs::{RunEnd, RunRow, RunStart};
 pub use sightings::ScanDelta;
 

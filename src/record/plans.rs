@@ -121,14 +121,14 @@ impl Ledger {
     }
 
     /// Closes a plan. The keys of ids that are gone are compacted; those of others stay, so that what we deleted of
-    /// them is never taken for somebody's change.
+    /// them is never taken for somebody's change; and so do those of another run that has not told them yet.
     pub async fn close_plan(&self, hash: Sha256Hash) -> Result<(), RecordError> {
         const STEP: &str = "close the plan";
         let mut transaction = self.begin(STEP).await?;
         let update = "UPDATE plans SET state = 'closed' WHERE hash = $1";
         statement(STEP, update).bind(hash).run(&mut transaction).await?;
         note(&mut transaction, &PLANS, "closed", &hash.to_string()).await?;
-        let done_with = "plan_hash = $1 AND (outcome = 'skipped' OR (\
+        let done_with = "plan_hash = $1 AND run_id NOT IN (SELECT run_id FROM runs WHERE exit_code IS NULL) AND (outcome = 'skipped' OR (\
              id IN (SELECT id FROM disposals WHERE plan_hash = $1 AND outcome = 'gone') AND \
              id NOT IN (SELECT id FROM disposals WHERE plan_hash = $1 AND outcome <> 'gone')))";
         journal::compact(&mut transaction, &hash.to_string(), done_with, &hash.to_string()).await?;

@@ -42,6 +42,10 @@ const BEGIN_WRITING: &str = "BEGIN; SET LOCAL search_path = orphan_sweeper; SET 
 const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = orphan_sweeper; \
      SET LOCAL timezone = 'UTC'; SET LOCAL idle_in_transaction_session_timeout = '5min'";
 
+/// Begins a transaction on Postgres that waits for no other writer: a lease is renewed while a long one goes on.
+const BEGIN_BESIDE: &str = "BEGIN; SET LOCAL search_path = orphan_sweeper; SET LOCAL synchronous_commit = on; \
+     SET LOCAL lock_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '1min'";
+
 /// The SQL that the two kinds do not share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -60,6 +64,16 @@ impl Database {
             Self::Postgres(pool) => pool.begin_with(BEGIN_WRITING).await.map(Transaction::Postgres),
         }
         .map_err(failed(step))
+    }
+
+    /// Begins a transaction that writes beside every other writer, where the kind has such.
+    pub async fn begin_beside(&self, step: &'static str) -> Result<Transaction, RecordError> {
+        match self {
+            Self::Sqlite(_) => self.begin(step).await,
+            Self::Postgres(pool) => {
+                pool.begin_with(BEGIN_BESIDE).await.map(Transaction::Postgres).map_err(failed(step))
+            }
+        }
     }
 
     /// Begins a transaction that only reads, and sees one snapshot.

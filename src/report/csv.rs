@@ -6,8 +6,9 @@
 use std::io;
 
 use super::OrphanRecord;
+use super::leaks::{UploadRecord, VersionsOnly};
 use crate::model::{DeletionRow, Timestamp, visible};
-use crate::parse::Pattern;
+use crate::parse::{Pattern, prefix_of};
 
 /// Writes one CSV file, its header first.
 pub struct CsvFile<W: io::Write>(csv::Writer<W>);
@@ -79,6 +80,26 @@ impl<W: io::Write> CsvFile<W> {
             orphan.verdict.as_str(),
             orphan.verdict.reason(),
         ])
+    }
+
+    /// A line of `orphans.csv` for a prefix that shows no current object: it holds nothing that could go.
+    pub fn versions_only(&mut self, prefix: &VersionsOnly, patterns: &[Pattern]) -> io::Result<()> {
+        let group = &prefix.0;
+        let template = patterns[usize::from(group.pattern)].template();
+        let listed = prefix_of(group, patterns);
+        let reason = VersionsOnly::REASON;
+        self.row(&[&group.id.to_string(), template, &listed, "0", "0", "", "", "", "0", "keep", reason])
+    }
+
+    /// `uploads.csv`.
+    pub fn uploads(target: W) -> io::Result<Self> {
+        Self::new(target, &["key", "upload_id", "initiated", "id", "verdict"])
+    }
+
+    /// A line of `uploads.csv`.
+    pub fn upload(&mut self, upload: &UploadRecord) -> io::Result<()> {
+        let initiated = optional_time(upload.initiated);
+        self.row(&[&upload.key, &upload.upload_id, &initiated, &upload.id, upload.verdict.as_str()])
     }
 
     /// `missing.csv`.

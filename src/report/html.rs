@@ -6,12 +6,14 @@
 
 mod charts;
 
+use std::borrow::Cow;
+
 use askama::Template;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::text::words::{self, Advice, Tally, Tone};
-use super::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary};
+use super::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary, leaks};
 use crate::decide::Verdict;
 use crate::decide::breakers::{Kind, Reading};
 use crate::model::{Sha256Hash, Timestamp, Versioning, human_bytes, human_count, visible};
@@ -219,7 +221,7 @@ struct Card {
     label: &'static str,
     value: String,
     size: Option<String>,
-    detail: &'static str,
+    detail: Cow<'static, str>,
     is_unread: bool,
     is_loud: bool,
 }
@@ -242,8 +244,16 @@ fn cards(report: &Report<'_>) -> Vec<Card> {
     } else {
         "without a row; this run opened only those of its plan"
     };
+    let others = leaks::lines(summary).into_iter().map(|line| Card {
+        label: line.title,
+        value: line.count.map_or_else(|| "not known".to_owned(), human_count),
+        size: None,
+        is_unread: line.count.is_none(),
+        is_loud: false,
+        detail: line.note.into(),
+    });
     let going = if words::is_in_doubt(summary) { "if what was seen were right" } else { "every rule lets them go" };
-    vec![
+    let cards = [
         compared("Listed", groups.listed, "dataset prefixes in the bucket"),
         compared("Live", groups.live, "with a row in the database; never touched"),
         opened("Orphans", orphans, is_opened, without_a_row),
@@ -253,7 +263,8 @@ fn cards(report: &Report<'_>) -> Vec<Card> {
         compared("Foreign", groups.foreign, "keys and prefixes of no dataset; always kept, in foreign.csv"),
         compared("Missing", summary.missing, "rows that should have objects and have none, in missing.csv")
             .loud(summary.missing),
-    ]
+    ];
+    cards.into_iter().chain(others).collect()
 }
 
 impl Card {
@@ -263,7 +274,7 @@ impl Card {
             label,
             value: read.map_or_else(|| "not read".to_owned(), human_count),
             size: size.map(|tally| format!("{} in {}", human_bytes(tally.bytes), objects(tally))),
-            detail,
+            detail: detail.into(),
             is_unread: read.is_none(),
             is_loud: false,
         }
@@ -451,13 +462,14 @@ fn coverage_facts(summary: &Summary) -> Facts {
     let coverage = &summary.coverage;
     let read = |count| words::compared_count(summary, count).map_or_else(|| "not read".to_owned(), human_count);
     let complete = if coverage.complete { "yes" } else { "no" };
-    let facts = vec![
+    let mut facts = vec![
         ("Complete", complete.to_owned()),
         ("List requests", human_count(coverage.list_requests)),
         ("Live rows read", read(coverage.references)),
         ("Errors", human_count(coverage.errors.len() as u64)),
         ("Ages judged at", summary.as_of.map_or_else(|| "not judged".to_owned(), words::moment)),
     ];
+    facts.extend(coverage.unknown.iter().map(|what| ("Not known", visible(what))));
     Facts { title: "Coverage", facts }
 }
 

@@ -6,6 +6,7 @@
 pub mod csv;
 pub mod folder;
 pub mod html;
+pub mod leaks;
 pub mod text;
 
 use schemars::JsonSchema;
@@ -17,6 +18,7 @@ use crate::decide::breakers::Reading;
 use crate::decide::holds::HoldSource;
 use crate::model::{Group, Timestamp, Versioning};
 use crate::parse::{Pattern, prefix_of};
+use leaks::{LeakCounts, UploadCounts, VersionCounts};
 
 /// Version of `summary.json`.
 pub const SUMMARY_VERSION: u32 = 1;
@@ -78,6 +80,15 @@ pub struct Summary {
     pub coverage: Coverage,
     /// What was deleted; null where nothing was asked for.
     pub deletion: Option<Deletion>,
+    /// Multipart uploads in progress.
+    #[serde(default)]
+    pub uploads: UploadCounts,
+    /// Old versions and delete markers beneath what has no row.
+    #[serde(default)]
+    pub versions: VersionCounts,
+    /// What the store shows in spite of its deletion.
+    #[serde(default)]
+    pub leaks: LeakCounts,
     /// How it compares with the last complete run; null on a first run.
     pub trend: Option<Trend>,
     /// Where the ledger's chain ended when this was written; null where it could not be read.
@@ -210,6 +221,9 @@ pub struct Coverage {
     pub references: u64,
     /// What could not be read.
     pub errors: Vec<String>,
+    /// What the store would not tell of uploads and versions, and why. The run is complete without it.
+    #[serde(default)]
+    pub unknown: Vec<String>,
 }
 
 /// What was deleted: `requested` is the sum of the five outcomes.

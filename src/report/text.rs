@@ -13,7 +13,7 @@ use crate::decide::breakers::{Kind, Reading};
 use crate::decide::{KeepReason, Verdict};
 use crate::model::{human_bytes, human_count, visible};
 
-use super::{Deletion, Outcome, Report, Summary};
+use super::{Deletion, Outcome, Report, Summary, leaks};
 use words::{Tally, Tone};
 
 /// The widest line of prose; paths and commands may be wider.
@@ -221,12 +221,18 @@ fn found(page: &mut Page, report: &Report<'_>) {
     let (read, unread): (Vec<_>, Vec<_>) = all.into_iter().partition(|(is_read, _)| *is_read);
     let is_notable = |row: &Row| row.count > 0 || matches!(row.label, "listed" | "live" | "orphans");
     let shown: Vec<Row> = read.into_iter().map(|(_, row)| row).filter(is_notable).collect();
-    rows(page, &shown);
+    let (counted, unknown): (Vec<_>, Vec<_>) = leaks::lines(summary).into_iter().partition(|line| line.count.is_some());
+    let others = counted.into_iter().map(|line| Row::new(line.label, line.count.unwrap_or_default(), line.note));
+    let with_others: Vec<Row> = shown.into_iter().chain(others).collect();
+    rows(page, &with_others);
+    for line in unknown {
+        page.prose(&format!("  not known: {}, ", line.label), 12, &format!("{}.", line.note));
+    }
     if !unread.is_empty() {
         let labels: Vec<&str> = unread.iter().map(|(_, row)| row.label).collect();
         page.prose("  not read: ", 12, &format!("{}. Not read is not the same as none.", labels.join(", ")));
     }
-    if !words::is_scan_complete(summary) && !shown.is_empty() {
+    if !words::is_scan_complete(summary) && !with_others.is_empty() {
         page.line("  These counts are partial: the scan is not complete.");
     }
 }

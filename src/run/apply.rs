@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::audit::{audit, describe, totals_of};
 use super::review::{Approved, Review, check_issued, is_past};
 use super::scan::{Scan, scan};
-use super::{ApplyJob, Keyring, Reading, RunFailure, Session, confirm, holds};
+use super::{ApplyJob, Keyring, Reading, RunFailure, Session, confirm, holds, uploads};
 use crate::config::Approval;
 use crate::decide::approval::Decisions;
 use crate::decide::breakers::{Allowances, Breaker, Kind, Listed, WouldGo, judge_size};
@@ -13,6 +13,7 @@ use crate::decide::{KeepReason, Verdict};
 use crate::dispose::{Candidate, Disposal, Halt, SkipReason, Tools, is_there, space};
 use crate::exit::Exit;
 use crate::list::references::ReferencesError;
+use crate::list::uploads::Watch;
 use crate::model::{Group, Mode, Sha256Hash, Versioning, human_bytes, human_count};
 use crate::plan::{PlanGroup, PlanPolicy, PlanTarget, VerifiedPlan};
 use crate::record::{Ledger, PlanRow, PlanState, RecordError};
@@ -68,7 +69,7 @@ pub async fn sweep(
         Some(interrupted) => interrupted,
         None => plan,
     };
-    if plan.plan.groups.is_empty() {
+    if plan.plan.groups.is_empty() && !uploads::would_abort(session) {
         return Ok(());
     }
     count_eligible_anew(session);
@@ -264,7 +265,7 @@ async fn apply_plan(
     }
     if plan.plan.groups.is_empty() {
         session.finished_plans.push(plan.hash);
-        return Ok(());
+        return abort_stale_uploads(session, reading, keyring, &scan).await;
     }
     if totals.groups > 0 {
         ask_person(session, approved, totals)?;
@@ -283,7 +284,22 @@ async fn apply_plan(
     let unreported = unreported_runs(session, plan.hash).await?;
     session.services.ledger.start_plan(plan.hash, session.run, &unreported).await?;
     crate::failpoint::reach("plan_started");
-    dispose(session, reading, &deleter, Chosen { order, scan: &scan, candidates: &candidates, kept: &kept }).await
+    dispose(session, reading, &deleter, Chosen { order, scan: &scan, candidates: &candidates, kept: &kept }).await?;
+    abort_stale_uploads(session, reading, keyring, &scan).await
+}
+
+/// The uploads of a run come last: they are no part of a plan, and what it deletes does not wait for them.
+async fn abort_stale_uploads(
+    session: &mut Session<'_>,
+    reading: &Reading,
+    keyring: &Keyring,
+    scan: &Scan,
+) -> Result<(), RunFailure> {
+    if !uploads::would_abort(session) {
+        return Ok(());
+    }
+    let aborter = keyring.deleting(session.services, session.scope)?;
+    uploads::abort_stale(session, reading, &aborter, scan).await
 }
 
 /// The limits that are lifted. Only a person passes a size breaker: who goes on with what a person began and left does not.
@@ -309,7 +325,7 @@ fn undo_note(versioning: Versioning) -> &'static str {
     }
 }
 
-fn stop_file_refusal(session: &Session<'_>) -> RunFailure {
+pub(super) fn stop_file_refusal(session: &Session<'_>) -> RunFailure {
     RunFailure::Refused {
         reason: format!("the stop file `{}` exists", session.services.config.stop_file.display()),
         hint: "remove it when deletion may go on, then apply the plan again: it resumes".into(),
@@ -362,6 +378,8 @@ async fn choose(
             Some(SkipReason::Held)
         } else if let Some(objection) = review.objection(id) {
             Some(objection)
+        } else if scan.uploads.is_under(id) {
+            Some(SkipReason::UploadInProgress)
         } else if !is_unbroken {
             Some(SkipReason::ChangedSincePlan)
         } else {
@@ -419,6 +437,7 @@ fn rule_of(reason: SkipReason) -> Option<KeepReason> {
     match reason {
         SkipReason::ChangedSincePlan => Some(KeepReason::ChangedSinceSeen),
         SkipReason::Held => Some(KeepReason::Held),
+        SkipReason::UploadInProgress => Some(KeepReason::UploadInProgress),
         SkipReason::LiveAgain | SkipReason::Rejected | SkipReason::NotApproved | SkipReason::RunEnded => None,
     }
 }
@@ -516,6 +535,7 @@ async fn dispose(
         consent: approved.consent(),
         as_of: scan.as_of,
         progress: &progress,
+        uploads: Watch::new(&*reading.store, session.scope, &services.stop.token, &scan.uploads),
     };
     let disposal = Disposal::new(session.scope, plan.hash, session.run, scan.references.anchor(), tools);
     disposal.keep(kept).await;
@@ -563,7 +583,7 @@ async fn dispose(
 }
 
 /// A re-check that found another database or table is evidence, and latches like it.
-async fn trip_on_recheck(
+pub(super) async fn trip_on_recheck(
     session: &mut Session<'_>,
     scan: &Scan,
     error: ReferencesError,
@@ -608,6 +628,8 @@ async fn tell_deletions(session: &mut Session<'_>) -> Result<Deletion, RunFailur
         return Ok(deletion);
     }
     session.draft.deletion = Some(deletion);
+    let refused = ledger.refused_keys(session.run).await?;
+    (session.draft.leaks.ghosts, session.draft.leaks.object_lock) = (refused.ghosts, refused.locked);
     write_deletions(session, totals.requested).await?;
     Ok(deletion)
 }

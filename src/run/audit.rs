@@ -5,13 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures::{StreamExt, TryStreamExt};
 
 use super::scan::{Scan, scan};
+use super::versions::{VersionCounter, note_versions};
 use super::{Reading, RunFailure, Session, holds, trend};
 use crate::decide::breakers::{Allowances, Baseline, Kind, Listed, Reading as BreakerReading, WouldGo, judge_size};
 use crate::decide::holds::{eligible_under, verdict_under};
 use crate::decide::sightings::{Sighting, sight};
-use crate::decide::{Orphan, Verdict, decide, eligible_at, verdict_of_group};
+use crate::decide::{
+    KeepReason, Orphan, Uploading, Verdict, decide, eligible_at, unless_refused, unless_uploading, verdict_of_group,
+};
 use crate::exit::Exit;
 use crate::list::content;
+use crate::list::versions::Beneath;
 use crate::model::{DatasetId, Group, GroupContent, Timestamp};
 use crate::parse::prefix_of;
 use crate::plan::{DeletePlan, PLAN_VERSION, PlanGroup, PlanLedger, PlanPolicy, PlanTarget, PlanTotals, VerifiedPlan};
@@ -105,22 +109,25 @@ async fn judge_orphans(session: &mut Session<'_>, reading: &Reading, scan: &Scan
     let bar = services.progress.bar("opening orphans", orphan_ids);
     let objects_read = AtomicU64::new(0);
     let has_intents = services.ledger.has_sent_intents(&scope.name).await?;
+    let versions = VersionCounter::new(session.draft.target.versioning);
     let opened = futures::stream::iter(scan.findings.orphans()).map(|groups| {
-        let (bar, objects_read) = (&bar, &objects_read);
+        let (bar, objects_read, versions) = (&bar, &objects_read, &versions);
         async move {
             let orphan =
                 open_orphan(session_reading(services, scope, reading, has_intents), groups, objects_read).await?;
             let before = services.ledger.sighting(&scope.name, groups[0].id).await?;
+            let refused_at = services.ledger.refused_at(&scope.name, groups[0].id).await?;
+            let beneath = versions.count(reading, scope, groups, &services.stop.token).await;
             bar.inc(1);
             let sighting =
                 (!orphan.is_empty()).then(|| sight(before.as_ref(), orphan.digest(), run, as_of, &scope.policy));
-            Ok::<_, RunFailure>((groups, orphan, sighting))
+            Ok::<_, RunFailure>(Opened { groups, orphan, sighting, refused_at, beneath })
         }
     });
     let mut opened = std::pin::pin!(opened.buffer_unordered(OPEN_AT_ONCE));
     let mut judged = Judged { sightings: Vec::new(), eligible: Vec::new() };
     loop {
-        let (listed, orphan, sighting) = match opened.try_next().await {
+        let opened = match opened.try_next().await {
             Ok(Some(next)) => next,
             Ok(None) => break,
             Err(failure) => {
@@ -128,15 +135,18 @@ async fn judge_orphans(session: &mut Session<'_>, reading: &Reading, scan: &Scan
                 return Err(failure);
             }
         };
-        let Some(sighting) = sighting else {
-            session.draft.groups.empty += listed.len() as u64;
+        note_versions(session, opened.groups, &opened.orphan, &opened.beneath);
+        let Some(sighting) = opened.sighting.clone() else {
+            session.draft.groups.empty += opened.groups.len() as u64;
             continue;
         };
-        record_orphan(session, &mut judged, (listed, &orphan), sighting, scan);
+        record_orphan(session, &mut judged, &opened, sighting, scan);
     }
     bar.finish_and_clear();
+    versions.finish(session);
     session.orphans.sort_unstable_by(|a, b| a.group.cmp(&b.group));
     session.draft.holds.protecting.sort_unstable_by_key(|held| held.id);
+    session.versions_only.sort_unstable();
     judged.eligible.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix));
     tracing::info!(
         stage = "decide",
@@ -146,6 +156,15 @@ async fn judge_orphans(session: &mut Session<'_>, reading: &Reading, scan: &Scan
         "orphans opened"
     );
     Ok(judged)
+}
+
+/// One id without a row, opened.
+struct Opened<'l> {
+    groups: &'l [Group],
+    orphan: Orphan,
+    sighting: Option<Sighting>,
+    refused_at: Option<Timestamp>,
+    beneath: Vec<Beneath>,
 }
 
 /// What opening a group needs.
@@ -192,19 +211,18 @@ async fn open_orphan(opening: Opening<'_>, groups: &[Group], objects_read: &Atom
 }
 
 /// Adds one orphan id to the report, the sightings and, where every rule lets it go, the plan.
-fn record_orphan(
-    session: &mut Session<'_>,
-    judged: &mut Judged,
-    (listed, orphan): (&[Group], &Orphan),
-    sighting: Sighting,
-    scan: &Scan,
-) {
+fn record_orphan(session: &mut Session<'_>, judged: &mut Judged, opened: &Opened<'_>, sighting: Sighting, scan: &Scan) {
     let (scope, as_of) = (session.scope, scan.as_of);
+    let Opened { groups: listed, orphan, .. } = opened;
     let hold = scan.holds.on(listed[0].id);
     session.draft.holds.protecting.extend(hold.map(holds::shown));
-    let verdict_of_id = decide(orphan, &sighting, &scope.policy, as_of);
+    let uploads = Uploading::from(scan.uploads.is_under(listed[0].id));
+    let decided = decide(orphan, &sighting, &scope.policy, as_of);
+    let rested = unless_refused(decided, opened.refused_at, &scope.policy, as_of);
+    let verdict_of_id = unless_uploading(rested, uploads);
     let can_ever_go = orphan.groups.iter().any(|(group, content)| group.is_canonical() && content.objects > 0);
-    if (verdict_of_id != Verdict::Eligible || hold.is_some())
+    // What only time keeps is told when time lets it go.
+    if (decided != Verdict::Eligible || hold.is_some())
         && can_ever_go
         && let Some(at) = eligible_at(orphan, &sighting, &scope.policy, as_of)
         && let Some(at) = eligible_under(hold, at)
@@ -230,7 +248,8 @@ fn record_orphan(
                 judged.eligible.push(plan_group(scope, group, content, &sighting));
             }
             Verdict::Keep(reason) => {
-                draft.groups.in_grace += u64::from(reason == crate::decide::KeepReason::WithinGrace);
+                draft.groups.in_grace += u64::from(reason == KeepReason::WithinGrace);
+                draft.leaks.undeletable += u64::from(reason == KeepReason::Undeletable);
             }
         }
         session.orphans.push(OrphanRecord {

@@ -125,7 +125,10 @@ impl RunFailure {
         match self {
             Self::Refused { .. } => Exit::Refused,
             Self::Interrupted(exit) => *exit,
-            Self::Secret(_) | Self::Connect(_) | Self::Record(RecordError::Newer(_)) => Exit::Usage,
+            Self::Secret(_) | Self::Connect(_) => Exit::Usage,
+            Self::Record(RecordError::Newer(_) | RecordError::TooOld { .. } | RecordError::Schema { .. }) => {
+                Exit::Usage
+            }
             Self::References(error) if error.is_configuration() => Exit::Usage,
             Self::Store(_)
             | Self::References(_)
@@ -147,6 +150,13 @@ impl RunFailure {
                 "correct the file that `scope.holds.file` names; while it cannot be read, nothing is deleted".into(),
             ),
             Self::Record(RecordError::Newer(_)) => Some("use the newer version of orphan-sweeper that wrote it".into()),
+            Self::Record(RecordError::TooOld { .. }) => Some("move the ledger to a newer server".into()),
+            Self::Record(RecordError::Schema { .. }) => Some(
+                "the role of the ledger needs a schema of its own in that database, or the right to make one".into(),
+            ),
+            Self::Record(RecordError::Tampered(_)) => {
+                Some("see `orphan-sweeper history verify`; if it was damaged, restore its backup".into())
+            }
             Self::Record(_) => Some("check the disk or the database that holds the ledger, `[ledger]`".into()),
             Self::Report(_) | Self::ReportRow(_) => Some("check the disk and the rights of `reports.directory`".into()),
             Self::Space(_) => {

@@ -11,6 +11,8 @@ pub mod review;
 mod scan;
 mod session;
 mod trend;
+mod uploads;
+mod versions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -15,6 +15,7 @@ use crate::report::csv::time;
 
 /// Who approved a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "each says by whose word")]
 pub enum Approved {
     /// A person who applies it, and may be asked on the terminal.
     ByPerson {

@@ -9,8 +9,10 @@ use crate::decide::holds::Holds;
 use crate::diff::{Diff, Findings};
 use crate::list::census;
 use crate::list::references::ProvenReferences;
+use crate::list::uploads::{self, Found, Uploads};
 use crate::model::{DatasetId, Timestamp};
 use crate::report::csv::CsvFile;
+use crate::report::leaks::{self, UploadCounts, UploadRecord, UploadVerdict};
 use crate::s3::retry;
 
 use super::{Reading, RunFailure, Session, holds};
@@ -29,6 +31,8 @@ pub struct Scan {
     pub foreign: u64,
     /// What the next scan is compared with, if this one is good.
     pub observation: Observation,
+    /// The uploads in progress.
+    pub uploads: Uploads,
 }
 
 /// Scans the scope of `session`. `foreign.csv` and `missing.csv` are written on the way.
@@ -68,6 +72,9 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     session.draft.groups.foreign = listing.foreign;
     tracing::info!(stage = "list", groups = listing.groups.len(), foreign = listing.foreign, "listing finished");
 
+    let mut uploads = uploads::take(&*reading.store, session.scope, session.scope.uploads.stale_after(), &stop).await;
+    session.check_stop()?;
+
     // Only now are the rows read: one that was committed meanwhile protects its objects.
     let bar = session.services.progress.counter("reading live ids");
     let host_before_reading = clock.now();
@@ -84,6 +91,7 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
             if sighted.contains(&row.id) {
                 seen_live.push(row.id);
             }
+            uploads.note_live(row.id);
             let table = &live_tables[row.table];
             let missing_after = chrono::Duration::from_std(table.missing_after).unwrap_or(chrono::Duration::MAX);
             if diff.visit(&row, missing_after) {
@@ -111,6 +119,7 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     session.draft.groups.live = findings.live() as u64;
     session.draft.missing = findings.missing;
     session.draft.coverage.references = findings.rows;
+    tell_uploads(session, &uploads);
     tracing::info!(
         stage = "references",
         rows = findings.rows,
@@ -133,7 +142,43 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
         overlap_share: findings.overlap.share(),
         skew_s: largest_difference_s(&offsets),
     };
-    Ok(Scan { findings, references, holds, as_of, foreign: listing.foreign, observation })
+    Ok(Scan { findings, references, holds, as_of, foreign: listing.foreign, observation, uploads })
+}
+
+/// Puts the uploads into the report. What the store does not tell of them is no error: grace and digest are what proves
+/// that nobody writes.
+fn tell_uploads(session: &mut Session<'_>, uploads: &Uploads) {
+    let (under_orphans, stale) = uploads.under_orphans();
+    session.draft.uploads = UploadCounts {
+        known: uploads.unknown.is_none(),
+        in_progress: uploads.in_progress,
+        under_orphans,
+        stale,
+        aborted: 0,
+        oldest: uploads.oldest,
+    };
+    session.draft.coverage.unknown.retain(|what| !what.starts_with(leaks::UPLOADS));
+    if let Some(error) = &uploads.unknown {
+        tracing::debug!(error = %error, "uploads in progress are not known");
+        session.draft.coverage.unknown.push(format!("{}: {error}", leaks::UPLOADS));
+    }
+    session.uploads = uploads.told.iter().map(|found| record(found, uploads)).collect();
+}
+
+fn record(found: &Found, uploads: &Uploads) -> UploadRecord {
+    let verdict = match found.owner.id() {
+        None => UploadVerdict::Foreign,
+        Some(id) if !uploads.is_under_orphan(id) => UploadVerdict::Live,
+        Some(_) if found.is_stale => UploadVerdict::Stale,
+        Some(_) => UploadVerdict::Blocks,
+    };
+    UploadRecord {
+        key: found.upload.key.as_str().to_owned(),
+        upload_id: found.upload.upload_id.clone(),
+        initiated: found.upload.initiated,
+        id: found.owner.id().map(|id| id.to_string()).unwrap_or_default(),
+        verdict,
+    }
 }
 
 /// The largest difference between two of the clocks' offsets, in whole seconds.

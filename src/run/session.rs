@@ -10,6 +10,7 @@ use crate::model::{Mode, RunId, Sha256Hash, Versioning};
 use crate::record::{RunEnd, RunStart};
 use crate::report::csv::CsvFile;
 use crate::report::folder::{self, ReportFolder};
+use crate::report::leaks::{LeakCounts, UploadCounts, UploadRecord, VersionCounts, VersionsOnly};
 use crate::report::{
     Coverage, GroupCounts, HoldsReport, JournalHead, LedgerInfo, OrphanRecord, Outcome, Report, SUMMARY_VERSION,
     Summary, Target, html, text,
@@ -29,6 +30,10 @@ pub struct Session<'s> {
     pub draft: Summary,
     /// The orphans so far.
     pub orphans: Vec<OrphanRecord>,
+    /// Prefixes that show no current object, and hold versions.
+    pub versions_only: Vec<VersionsOnly>,
+    /// The uploads in progress.
+    pub uploads: Vec<UploadRecord>,
     /// What to type next.
     pub next_command: Option<String>,
     /// The exit code so far.
@@ -116,6 +121,9 @@ impl<'s> Session<'s> {
             breakers: Vec::new(),
             coverage: Coverage::default(),
             deletion: None,
+            uploads: UploadCounts::default(),
+            versions: VersionCounts::default(),
+            leaks: LeakCounts::default(),
             trend: None,
             journal: None,
         };
@@ -127,6 +135,8 @@ impl<'s> Session<'s> {
             folder,
             draft,
             orphans: Vec::new(),
+            versions_only: Vec::new(),
+            uploads: Vec::new(),
             next_command: None,
             exit: Exit::Done,
             hint: None,
@@ -210,7 +220,11 @@ impl<'s> Session<'s> {
         for orphan in &self.orphans {
             file.orphan(orphan, &self.scope.patterns).map_err(RunFailure::ReportRow)?;
         }
+        for prefix in &self.versions_only {
+            file.versions_only(prefix, &self.scope.patterns).map_err(RunFailure::ReportRow)?;
+        }
         file.finish().map_err(RunFailure::ReportRow)?.publish()?;
+        self.write_uploads()?;
         let mut report = Report {
             summary: &self.draft,
             orphans: &self.orphans,
@@ -255,6 +269,18 @@ impl<'s> Session<'s> {
         let head = self.services.ledger.chain_head().await?;
         tracing::info!(run_id = %self.run, outcome = self.draft.outcome.as_str(), exit = self.exit.code(), journal_entries = head.entries, journal_head = %head.hash, "run ended");
         Ok(ScopeEnd { summary: self.draft, text, exit: self.exit, hint: self.hint })
+    }
+
+    /// `uploads.csv`, where there is an upload to tell.
+    fn write_uploads(&self) -> Result<(), RunFailure> {
+        if self.uploads.is_empty() {
+            return Ok(());
+        }
+        let mut file = CsvFile::uploads(self.folder.file("uploads.csv")?).map_err(RunFailure::ReportRow)?;
+        for upload in &self.uploads {
+            file.upload(upload).map_err(RunFailure::ReportRow)?;
+        }
+        Ok(file.finish().map_err(RunFailure::ReportRow)?.publish()?)
     }
 
     /// Files that the run did not come to are there with their header, so that a reader of reports needs no special case.

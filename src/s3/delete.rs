@@ -13,7 +13,7 @@ use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use base64::Engine as _;
 use md5::{Digest as _, Md5};
 
-use super::error::{classify, is_throttle};
+use super::error::{classify, is_lock, is_throttle};
 use super::witness::Witness;
 use super::{DeleteStore, KeyReply, StoreError, StoreFault};
 use crate::clock::Stopwatch;
@@ -28,8 +28,8 @@ pub const SEND_WITHIN: Duration = Duration::from_secs(6);
 /// Deletes from one bucket.
 #[derive(Debug)]
 pub struct S3Delete {
-    client: Client,
-    bucket: String,
+    pub(super) client: Client,
+    pub(super) bucket: String,
 }
 
 impl S3Delete {
@@ -95,6 +95,11 @@ impl DeleteStore for S3Delete {
                 if error.as_service_error().and_then(|service| service.code()) == Some("NoSuchKey") {
                     return Ok(KeyReply::AlreadyGone);
                 }
+                if let Some(service) = error.as_service_error()
+                    && is_lock(service.code().unwrap_or_default(), service.message().unwrap_or_default())
+                {
+                    return Ok(KeyReply::Locked);
+                }
                 Err(classify(SINGLE, &error))
             }
         }
@@ -131,6 +136,7 @@ fn reconcile(keys: &[ObjectKey], output: &DeleteObjectsOutput) -> Vec<KeyReply> 
         let code = error.code().unwrap_or("no code");
         let reply = match code {
             "NoSuchKey" => KeyReply::AlreadyGone,
+            code if is_lock(code, error.message().unwrap_or_default()) => KeyReply::Locked,
             code if is_throttle(code) || matches!(code, "InternalError" | "RequestTimeout" | "OperationAborted") => {
                 KeyReply::TryAgain(code.to_owned())
             }

@@ -6,7 +6,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 /// Why a request to the store has no answer that counts.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{operation} failed: {fault}")]
 pub struct StoreError {
     /// The S3 operation.
@@ -149,6 +149,16 @@ pub fn is_throttle(code: &str) -> bool {
     )
 }
 
+/// Whether a refusal is that of object lock. It has no code of its own: stores say `AccessDenied` or `InvalidRequest`, and
+/// mean it by their message. A denial that says nothing of it is one of rights.
+pub fn is_lock(code: &str, message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    code == "ObjectLocked"
+        || matches!(code, "AccessDenied" | "InvalidRequest" | "MethodNotAllowed")
+            && says(&["object lock", "worm", "retention", "legal hold", "legal-hold"])
+}
+
 /// The last, most telling message of an error's chain.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error.to_string();
@@ -164,5 +174,31 @@ impl StoreError {
     /// An answer that breaks the protocol.
     pub fn malformed(operation: &'static str, what: impl Into<String>) -> Self {
         Self { operation, fault: StoreFault::Malformed(what.into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_told_from_a_missing_right_by_what_the_store_says() {
+        for (code, message) in [
+            ("InvalidRequest", "Object is WORM protected and cannot be overwritten"),
+            ("AccessDenied", "Access Denied because object protected by object lock."),
+            ("AccessDenied", "The object is under retention until 2030"),
+            ("AccessDenied", "legal hold is on"),
+            ("ObjectLocked", ""),
+        ] {
+            assert!(is_lock(code, message), "{code}: {message}");
+        }
+        for (code, message) in [
+            ("AccessDenied", "Access Denied."),
+            ("AccessDenied", ""),
+            ("InvalidRequest", "Missing required header"),
+            ("InternalError", "retention"),
+        ] {
+            assert!(!is_lock(code, message), "{code}: {message}");
+        }
     }
 }

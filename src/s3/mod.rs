@@ -3,9 +3,11 @@
 //! Takes the configuration; gives a [`ReadStore`] or, where a command's name says so, a [`DeleteStore`]. Invariant: a
 //! reply counts only if its body was seen to its closing tag, because the SDK reads a cut body as a short answer.
 
+mod abort;
 mod connect;
 mod delete;
 mod error;
+mod hidden;
 mod read;
 pub mod retry;
 mod witness;
@@ -46,7 +48,70 @@ pub struct Page {
     pub date: Timestamp,
 }
 
-/// What only reads.
+/// Where a page of uploads or versions ended, decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Marker {
+    /// The last key.
+    pub key: String,
+    /// The last upload or version of that key.
+    pub id: Option<String>,
+}
+
+/// A multipart upload that was begun and neither completed nor aborted.
+#[expect(clippy::struct_field_names, reason = "the name that S3 gives it")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// The key that it would write, as listed.
+    pub key: ObjectKey,
+    /// Which of the uploads to that key.
+    pub upload_id: String,
+    /// When it was begun; `None` where the store says nothing.
+    pub initiated: Option<Timestamp>,
+}
+
+/// One page of a bucket's uploads, decoded. Source: `ListMultipartUploads`.
+#[derive(Debug, Clone)]
+pub struct UploadsPage {
+    /// The uploads, in the store's order.
+    pub uploads: Vec<Upload>,
+    /// Whether the store says that there is more.
+    pub is_truncated: bool,
+    /// Where the next page begins.
+    pub next: Option<Marker>,
+    /// The store's own clock.
+    pub date: Timestamp,
+}
+
+/// One version of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// The key, as listed.
+    pub key: ObjectKey,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Whether it is the one that a plain listing shows.
+    pub is_current: bool,
+}
+
+/// One page of versions, decoded. Source: `ListObjectVersions`.
+#[derive(Debug, Clone)]
+pub struct VersionsPage {
+    /// The versions, as listed.
+    pub versions: Vec<Version>,
+    /// The keys of the delete markers, as listed.
+    pub markers: Vec<ObjectKey>,
+    /// Whether the store says that there is more.
+    pub is_truncated: bool,
+    /// Where the next page begins.
+    pub next: Option<Marker>,
+}
+
+/// What a store that does not offer an operation answers.
+fn not_offered(operation: &'static str) -> StoreError {
+    StoreError { operation, fault: StoreFault::Refused("the store does not offer it".into()) }
+}
+
+/// What only reads. What a plain listing does not show is an extra that a store need not offer: it is then unknown.
 #[async_trait]
 pub trait ReadStore: Send + Sync {
     /// Reads one page of a listing, once.
@@ -55,6 +120,18 @@ pub trait ReadStore: Send + Sync {
     async fn versioning(&self) -> Result<Versioning, StoreError>;
     /// How many `ListObjectsV2` requests were sent so far.
     fn list_requests(&self) -> u64;
+    /// Reads one page of the multipart uploads of the whole bucket, once.
+    async fn uploads(&self, _after: Option<&Marker>) -> Result<UploadsPage, StoreError> {
+        Err(not_offered("ListMultipartUploads"))
+    }
+    /// Reads one page of the versions under `prefix`, once.
+    async fn versions(&self, _prefix: &str, _after: Option<&Marker>) -> Result<VersionsPage, StoreError> {
+        Err(not_offered("ListObjectVersions"))
+    }
+    /// Whether an object of that key can be read, whatever a listing says; asked once.
+    async fn has_object(&self, _key: &ObjectKey) -> Result<bool, StoreError> {
+        Err(not_offered("HeadObject"))
+    }
 }
 
 /// What the store said of one key of a delete request.
@@ -68,6 +145,8 @@ pub enum KeyReply {
     TryAgain(String),
     /// The store refuses, with its code.
     Refused(String),
+    /// The store refuses because of object lock: a retention or a legal hold.
+    Locked,
     /// The store did not mention it.
     Unmentioned,
 }
@@ -79,4 +158,20 @@ pub trait DeleteStore: Send + Sync {
     async fn delete_batch(&self, keys: &[ObjectKey], proof: Stopwatch) -> Result<Vec<KeyReply>, StoreError>;
     /// Deletes one key by a request of its own.
     async fn delete_one(&self, key: &ObjectKey, proof: Stopwatch) -> Result<KeyReply, StoreError>;
+}
+
+/// What the store said of an upload that was to be aborted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AbortReply {
+    /// It is aborted.
+    Aborted,
+    /// It was not there any more.
+    AlreadyGone,
+}
+
+/// What aborts uploads. It tries once: each attempt needs a proof of its own, as a deletion does.
+#[async_trait]
+pub trait AbortStore: Send + Sync {
+    /// Aborts one upload.
+    async fn abort_upload(&self, upload: &Upload, proof: Stopwatch) -> Result<AbortReply, StoreError>;
 }

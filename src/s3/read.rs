@@ -11,7 +11,7 @@ use percent_encoding::percent_decode;
 
 use super::error::classify;
 use super::witness::Witness;
-use super::{Page, PageRequest, ReadStore, StoreError};
+use super::{Marker, Page, PageRequest, ReadStore, StoreError, UploadsPage, VersionsPage, hidden};
 use crate::model::{Object, ObjectKey, Timestamp, Versioning};
 
 const LIST: &str = "ListObjectsV2";
@@ -77,6 +77,18 @@ impl ReadStore for S3Read {
     fn list_requests(&self) -> u64 {
         self.list_requests.load(Ordering::Relaxed)
     }
+
+    async fn uploads(&self, after: Option<&Marker>) -> Result<UploadsPage, StoreError> {
+        hidden::uploads(&self.client, &self.bucket, after).await
+    }
+
+    async fn versions(&self, prefix: &str, after: Option<&Marker>) -> Result<VersionsPage, StoreError> {
+        hidden::versions(&self.client, &self.bucket, prefix, after).await
+    }
+
+    async fn has_object(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+        hidden::has_object(&self.client, &self.bucket, key).await
+    }
 }
 
 fn read_page(output: ListObjectsV2Output, date: Timestamp) -> Result<Page, String> {
@@ -112,7 +124,7 @@ fn read_object(object: &aws_sdk_s3::types::Object) -> Result<Object, String> {
 }
 
 /// Decodes a key or prefix that was listed with `encoding-type=url`: `+` is a space, then percent escapes.
-fn decode(listed: &str) -> Result<String, String> {
+pub(super) fn decode(listed: &str) -> Result<String, String> {
     let spaced = listed.replace('+', " ");
     let bytes: Vec<u8> = percent_decode(spaced.as_bytes()).collect();
     String::from_utf8(bytes).map_err(|_| "a key is not UTF-8".into())

@@ -13,19 +13,19 @@ use super::hold::read_id;
 use super::{CommandError, Host, load, open_ledger, print_json, print_text, scopes};
 use crate::cli::Global;
 use crate::config::Scope;
-use crate::decide::Orphan;
 use crate::decide::approval::{Decision, Decisions, Ruling};
 use crate::decide::eligible_at;
 use crate::decide::holds::eligible_under;
 use crate::decide::sightings::sight;
+use crate::decide::{Orphan, Uploading};
 use crate::exit::Exit;
-use crate::list::{census, content};
+use crate::list::{census, content, uploads};
 use crate::model::{DatasetId, Group, RunId, Timestamp};
 use crate::parse::prefix_of;
 use crate::run::{Keyring, Reading, RunFailure, Services, Stop, holds};
 use crate::s3::retry;
 use crate::telemetry::Progress;
-use rules::{Planned, View};
+use rules::{Planned, Uploads, View};
 
 pub(super) async fn explain(global: &Global, host: &Host, id: &str) -> Result<Exit, CommandError> {
     let config = load(global, host)?;
@@ -100,6 +100,7 @@ async fn look(services: &Services, scope: &Scope, reading: &Reading, id: Dataset
     // The whole prefix: an odd spelling of the id may stand anywhere in it.
     let listing = census::take(&*reading.store, scope, &never, |_| {}, |_| {}).await?;
     let orphan = open_groups(services, scope, reading, (id, &listing.groups), &never).await?;
+    let uploads = uploads::take(&*reading.store, scope, scope.uploads.stale_after(), &never).await;
     let mut live_in = BTreeMap::new();
     let references = reading
         .references
@@ -117,7 +118,9 @@ async fn look(services: &Services, scope: &Scope, reading: &Reading, id: Dataset
     let next = sight(before.as_ref(), orphan.digest(), RunId(uuid::Uuid::nil()), as_of, &scope.policy);
     let (plans, latched) = (planned(services, scope, id, as_of).await?, ledger.latches(&scope.name).await?);
     let is_rejected = ledger.is_rejected_id(&scope.name, id).await?;
-    Ok(View { orphan, before, next, live_in, hold, plans, latched, is_rejected, as_of })
+    let uploads = Uploads { under_it: Uploading::from(uploads.is_under(id)), unknown: uploads.unknown };
+    let refused_at = ledger.refused_at(&scope.name, id).await?;
+    Ok(View { orphan, before, next, live_in, hold, plans, latched, is_rejected, uploads, refused_at, as_of })
 }
 
 /// Opens every group that the id can have, in a canonical spelling and in those that were `listed`.

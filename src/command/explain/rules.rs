@@ -9,10 +9,11 @@ use crate::config::{Approval, Policy};
 use crate::decide::approval::{Decision, Ruling};
 use crate::decide::holds::Hold;
 use crate::decide::sightings::Sighting;
-use crate::decide::{KeepReason, Orphan, Verdict, decide};
+use crate::decide::{KeepReason, Orphan, Uploading, Verdict, decide, unless_refused, unless_uploading};
 use crate::model::{Timestamp, human_bytes, human_count, visible};
 use crate::record::{Latch, PlanRow};
 use crate::report::csv::time;
+use crate::s3::StoreError;
 
 /// What a fresh look at one id saw.
 pub(super) struct View {
@@ -26,7 +27,17 @@ pub(super) struct View {
     pub(super) latched: Vec<Latch>,
     /// Whether the policy leaves it alone, because a person rejected it.
     pub(super) is_rejected: bool,
+    pub(super) uploads: Uploads,
+    /// When the store last showed what was left of it in spite of its deletion.
+    pub(super) refused_at: Option<Timestamp>,
     pub(super) as_of: Timestamp,
+}
+
+/// What the store tells of multipart uploads.
+pub(super) struct Uploads {
+    pub(super) under_it: Uploading,
+    /// Why it does not tell of all, if so.
+    pub(super) unknown: Option<StoreError>,
 }
 
 /// A plan that names the id.
@@ -86,7 +97,9 @@ impl View {
         if !self.has_canonical() {
             return keep(KeepReason::NotCanonical);
         }
-        match decide(&self.orphan, &self.next, policy, self.as_of) {
+        let decided = decide(&self.orphan, &self.next, policy, self.as_of);
+        let rested = unless_refused(decided, self.refused_at, policy, self.as_of);
+        match unless_uploading(rested, self.uploads.under_it) {
             Verdict::Eligible => ("eligible", "every rule lets it go; the next audit plans it".to_owned()),
             Verdict::Keep(reason) => keep(reason),
         }
@@ -102,6 +115,7 @@ impl View {
             self.rules_of_persons_and_rows(),
             self.rules_of_objects(policy),
             self.rules_of_sightings(policy),
+            self.rules_of_the_store(policy),
             self.rules_of_plans(policy),
         ];
         rules.into_iter().flatten().map(Rule::document).collect()
@@ -230,6 +244,34 @@ impl View {
                 found: length(next.witnessed),
                 needed: length(grace),
                 change: "scans go on more often: a long time without one counts only in part".into(),
+            },
+        ]
+    }
+
+    fn rules_of_the_store(&self, policy: &Policy) -> Vec<Rule> {
+        let grace = policy.grace.span();
+        let uploads = match (self.uploads.under_it, &self.uploads.unknown) {
+            (Uploading::InProgress, _) => "in progress".to_owned(),
+            (Uploading::NoneTold, None) => "none told".to_owned(),
+            (Uploading::NoneTold, Some(error)) => format!("not known: {}", visible(&error.to_string())),
+        };
+        vec![
+            Rule {
+                name: "the store tells of no upload under it",
+                passes: self.uploads.under_it == Uploading::NoneTold,
+                found: uploads,
+                needed: "none".into(),
+                change: "the upload is completed or aborted".into(),
+            },
+            Rule {
+                name: "what the store would not delete rested",
+                passes: self.refused_at.is_none_or(|at| self.as_of - at >= grace),
+                found: self.refused_at.map_or("nothing of it".into(), |at| format!("for {}", length(self.as_of - at))),
+                needed: length(grace),
+                change: self.refused_at.and_then(|at| at.checked_add_signed(grace)).map_or_else(
+                    || "the grace period passes".to_owned(),
+                    |at| format!("it is left alone until {}", time(at)),
+                ),
             },
         ]
     }

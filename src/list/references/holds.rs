@@ -102,7 +102,7 @@ fn read_stored_id(shown: &str, table: &TableName) -> Result<DatasetId, Reference
         let bytes: Option<Vec<u8>> = (0..shown.len() / 2)
             .map(|index| shown.get(index * 2..index * 2 + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
             .collect();
-        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|_| shown.len() % 2 == 0);
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|_| shown.len().is_multiple_of(2));
         text.and_then(|text| DatasetId::parse_lenient(&text)).ok_or(error)
     })
 }

@@ -29,7 +29,7 @@ pub(in crate::record) enum Column {
     /// As it stands: texts, numbers, times, truths.
     Plain(&'static str),
     /// Bytes, as hexadecimal digits.
-    #[allow(dead_code, reason = "no table has such a column yet")]
+    #[allow(dead_code, reason = "for tables whose rows hold keys")]
     Bytes(&'static str),
     /// A dataset's id, which the two kinds of ledger keep in two ways.
     Id(&'static str),
@@ -38,6 +38,9 @@ pub(in crate::record) enum Column {
 }
 
 use Column::{Digest, Id, Plain};
+
+/// The subject of a row that is named by its number; looked for by the number itself, which has an index.
+const NUMBER: &str = "CAST(number AS TEXT)";
 
 /// Every such table, in the order in which they are compared.
 pub(in crate::record) const TABLES: [&Table; 8] =
@@ -96,7 +99,7 @@ pub(in crate::record) const ALLOWANCES: Table = Table {
 pub(in crate::record) const ACKNOWLEDGEMENTS: Table = Table {
     row: "acknowledgement",
     name: "acknowledgements",
-    subject: "CAST(number AS TEXT)",
+    subject: NUMBER,
     columns: &[
         Plain("number"),
         Plain("scope"),
@@ -113,7 +116,7 @@ pub(in crate::record) const ACKNOWLEDGEMENTS: Table = Table {
 pub(in crate::record) const DECISIONS: Table = Table {
     row: "decision",
     name: "decisions",
-    subject: "CAST(number AS TEXT)",
+    subject: NUMBER,
     columns: &[
         Plain("number"),
         Plain("scope"),
@@ -130,7 +133,7 @@ pub(in crate::record) const DECISIONS: Table = Table {
 pub(in crate::record) const HOLDS: Table = Table {
     row: "hold",
     name: "holds",
-    subject: "CAST(number AS TEXT)",
+    subject: NUMBER,
     columns: &[
         Plain("number"),
         Plain("scope"),
@@ -185,8 +188,9 @@ impl Table {
             Dialect::Postgres => format!("CAST(json_build_object({fields}) AS TEXT)"),
         };
         let Self { name, subject, .. } = self;
+        let (sought, value) = if *subject == NUMBER { ("number", "CAST($1 AS BIGINT)") } else { (*subject, "$1") };
         format!(
-            "SELECT {subject} AS subject, {object} AS payload FROM {name} WHERE {subject} {comparison} $1 ORDER BY {subject} LIMIT 500"
+            "SELECT {subject} AS subject, {object} AS payload FROM {name} WHERE {sought} {comparison} {value} ORDER BY {sought} LIMIT 500"
         )
     }
 
@@ -211,6 +215,7 @@ impl Table {
         after: &str,
     ) -> Result<Vec<(String, Value)>, RecordError> {
         let select = self.select(transaction.dialect(), ">");
+        let after = if after.is_empty() && self.subject == NUMBER { "0" } else { after };
         let rows = statement("read the rows that were chained", select).bind(after).all(transaction).await?;
         rows.iter().map(|row| self.read(row)).collect()
     }

@@ -15,6 +15,7 @@ macro_rules! book {
     };
 }
 
+#[expect(clippy::duplicate_mod, reason = "it is read once for each kind of ledger")]
 #[path = "review.rs"]
 mod review;
 
@@ -527,6 +528,36 @@ mod plans {
     }
 
     #[tokio::test]
+    async fn closing_keeps_the_keys_of_a_run_that_has_not_told_them_yet() {
+        let book = book!();
+        issue(&book, 1).await;
+        for (by, key) in [(10, "p/a/1"), (11, "p/a/2")] {
+            book.begin(by).await;
+            book.intend(&intent(1, by), &objects(&[key])).await.expect("intended");
+            book.note_disposal(&intent(1, by), "gone", at(1)).await.expect("noted");
+        }
+        let end = |by| {
+            let end = RunEnd {
+                finished_at: at(9),
+                outcome: "complete",
+                reason: None,
+                exit_code: 0,
+                plan_hash: None,
+                orphan_bytes: None,
+                summary: "{}".into(),
+            };
+            let ledger = &book.ledger;
+            async move { ledger.finish_run(run(by), &end).await.expect("ended") }
+        };
+        end(10).await;
+        book.close_plan(hash(1)).await.expect("closed");
+        assert_eq!(book.keys().await, ["p/a/2"], "another process applies the same plan, and tells what it did later");
+        end(11).await;
+        book.close_plan(hash(1)).await.expect("closed");
+        assert!(book.keys().await.is_empty());
+    }
+
+    #[tokio::test]
     async fn lifted_limits_are_kept_for_their_plan() {
         let book = book!();
         let first = Allowances(BTreeMap::from([
@@ -876,6 +907,55 @@ mod journal {
         assert_eq!(sent(&book, "p/a/", None).await, keys[..1000]);
         assert_eq!(sent(&book, "p/a/", Some(&keys[999])).await, keys[1000..2000]);
         assert_eq!(sent(&book, "p/a/", Some(&keys[1999])).await, keys[2000..]);
+    }
+
+    #[tokio::test]
+    async fn only_a_group_of_which_nothing_but_ghosts_and_locks_is_left_is_refused() {
+        for (outcomes, is_refused) in [
+            (vec![(KeyOutcome::AlreadyGone, "ghost")], true),
+            (vec![(KeyOutcome::Skipped, "object_lock"), (KeyOutcome::Deleted, "")], true),
+            (vec![(KeyOutcome::AlreadyGone, "ghost"), (KeyOutcome::Failed, "AccessDenied")], false),
+            (vec![(KeyOutcome::AlreadyGone, "ghost"), (KeyOutcome::Unconfirmed, "")], false),
+            (vec![(KeyOutcome::AlreadyGone, "ghost"), (KeyOutcome::Skipped, "live_again")], false),
+            (vec![(KeyOutcome::Failed, "still_listed")], false),
+            (vec![(KeyOutcome::Deleted, ""), (KeyOutcome::AlreadyGone, "NoSuchKey")], false),
+            (vec![], false),
+        ] {
+            let book = book!();
+            let intent = intent(1, 10);
+            let keys: Vec<String> = (0..outcomes.len()).map(|n| format!("p/a/{n}")).collect();
+            book.intend(&intent, &objects(&keys.iter().map(String::as_str).collect::<Vec<_>>()))
+                .await
+                .expect("intended");
+            let settled: Vec<_> = keys
+                .iter()
+                .zip(&outcomes)
+                .map(|(key, (outcome, reason))| (ObjectKey::new(key), *outcome, (*reason).to_owned()))
+                .collect();
+            book.settle(SCOPE, run(10), &settled).await.expect("settled");
+            // What another group or another plan left is no word about this one.
+            let other = Intent { prefix: "p/b/", ..intent.clone() };
+            book.intend(&other, &objects(&["p/b/x"])).await.expect("intended");
+            assert_eq!(book.is_refused(&intent).await.expect("readable"), is_refused, "{outcomes:?}");
+            let keys = book.refused_keys(run(10)).await.expect("readable");
+            let of = |reason| outcomes.iter().filter(|(_, said)| *said == reason).count() as u64;
+            assert_eq!((keys.ghosts, keys.locked), (of("ghost"), of("object_lock")));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_id_rests_from_its_last_refusal_until_another_end() {
+        let book = book!();
+        let refused_at = async || book.refused_at(SCOPE, id(1)).await.expect("readable");
+        let (first, second) = (intent(1, 10), Intent { prefix: "p/dataset-a/", ..intent(1, 10) });
+        assert_eq!(refused_at().await, None);
+        book.note_disposal(&first, "refused", at(1)).await.expect("noted");
+        book.note_disposal(&second, "gone", at(2)).await.expect("noted");
+        assert_eq!(refused_at().await, Some(at(1)));
+        book.note_disposal(&Intent { plan: hash(2), ..first.clone() }, "refused", at(3)).await.expect("noted");
+        assert_eq!(refused_at().await, Some(at(3)));
+        book.note_disposal(&Intent { plan: hash(3), ..first }, "remains", at(4)).await.expect("noted");
+        assert_eq!(refused_at().await, None);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use crate::decide::holds::HoldSource;
 use crate::decide::{KeepReason, Verdict};
 use crate::model::{DatasetId, Group, Timestamp, Versioning};
 use crate::parse::Pattern;
+use crate::report::leaks::{LeakCounts, UploadCounts, VersionCounts};
 use crate::report::{
     Coverage, Deletion, GroupCounts, HeldId, HoldsReport, LedgerInfo, OrphanRecord, Outcome, Report, Summary, Target,
     Trend,
@@ -214,8 +215,17 @@ pub(crate) fn audit(orphans: &[OrphanRecord]) -> Summary {
         next_eligible_at: Some(time("2025-11-30T03:00:00Z")).filter(|_| count > 0),
         holds: HoldsReport::default(),
         breakers: calm_breakers(),
-        coverage: Coverage { complete: true, list_requests: 2 + count, references: 985, errors: Vec::new() },
+        coverage: Coverage {
+            complete: true,
+            list_requests: 2 + count,
+            references: 985,
+            errors: Vec::new(),
+            unknown: Vec::new(),
+        },
         deletion: None,
+        uploads: UploadCounts::default(),
+        versions: VersionCounts::default(),
+        leaks: LeakCounts::default(),
         trend: Some(Trend {
             since_run: "019aaa0b-0000-7000-8000-00000000beef".parse().expect("an id"),
             new: 3,
@@ -263,7 +273,13 @@ pub(crate) fn failed() -> Summary {
         groups: GroupCounts::default(),
         missing: 0,
         breakers: not_judged.to_vec(),
-        coverage: Coverage { complete: false, list_requests: 0, references: 0, errors: vec![reason.into()] },
+        coverage: Coverage {
+            complete: false,
+            list_requests: 0,
+            references: 0,
+            errors: vec![reason.into()],
+            unknown: Vec::new(),
+        },
         trend: None,
         journal: None,
         next_eligible_at: None,

@@ -86,6 +86,24 @@ pub enum Command {
         #[arg(short = 'n', long)]
         dry_run: bool,
     },
+    /// Bring back what a run deleted, from its quarantine or from the bucket's old versions
+    #[command(
+        after_help = "What lies at a key now is never overwritten, and each dataset is held, so that the next sweep does not take it again.\n\nExamples:\n  orphan-sweeper restore --run 0190f5fe-7c1a-7b5e-9b5e-2f60a1b2c3d4 --dry-run\n  orphan-sweeper restore --run 0190f5fe-7c1a-7b5e-9b5e-2f60a1b2c3d4 --dataset 0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10 --yes"
+    )]
+    Restore {
+        /// The run that deleted it, as its report and `orphan-sweeper history` name it
+        #[arg(long, value_name = "RUN")]
+        run: String,
+        /// Only this dataset [default: all that the run deleted]
+        #[arg(long, value_name = "ID")]
+        dataset: Option<String>,
+        /// Say what can be brought back, and write nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Do not ask on the terminal
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Run every scope on its schedule until stopped
     #[command(after_help = "Example:\n  orphan-sweeper serve --log-format json")]
     Serve,

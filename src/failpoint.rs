@@ -1,17 +1,28 @@
-//! What a test may do to the process: end it at a step, to prove that a kill converges, and shorten its pauses. Absent from
+//! What a test may do to the process: end it at a step, to prove that any end converges, and shorten its pauses. Absent from
 //! release builds.
 
-/// Ends the process at once, as `kill -9` would, if `ORPHAN_SWEEPER_TEST_KILL_AT` names this step (`step` or `step:n` for the
-/// n-th time).
+/// Ends the process if `ORPHAN_SWEEPER_TEST_KILL_AT` names this step (`step` or `step:n` for the n-th time), in the way that
+/// `ORPHAN_SWEEPER_TEST_KILL_BY` says: at once, as `kill -9` would (the default); by `SIGTERM`, after which the process goes on
+/// and stops in order; or by a `panic`.
 #[cfg(debug_assertions)]
 pub fn reach(step: &str) {
+    use rustix::process::{Signal, getpid, kill_process};
     use std::sync::atomic::{AtomicU32, Ordering};
     static SEEN: AtomicU32 = AtomicU32::new(0);
     let Ok(wanted) = std::env::var("ORPHAN_SWEEPER_TEST_KILL_AT") else { return };
     let (name, count) = wanted.split_once(':').unwrap_or((&wanted, "1"));
-    if name == step && SEEN.fetch_add(1, Ordering::SeqCst) + 1 == count.parse().unwrap_or(1) {
-        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-        std::thread::sleep(std::time::Duration::from_secs(60));
+    if name != step || SEEN.fetch_add(1, Ordering::SeqCst) + 1 != count.parse().unwrap_or(1) {
+        return;
+    }
+    match std::env::var("ORPHAN_SWEEPER_TEST_KILL_BY").as_deref() {
+        Ok("SIGTERM") => {
+            let _ = kill_process(getpid(), Signal::TERM);
+        }
+        Ok("panic") => panic!("told to panic at {step}"),
+        _ => {
+            let _ = kill_process(getpid(), Signal::KILL);
+            std::thread::sleep(std::time::Duration::from_secs(60));
+        }
     }
 }
 

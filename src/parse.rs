@@ -129,6 +129,16 @@ fn read_by(prefix: &str, pattern: &Pattern, index: u8) -> Option<Group> {
     Some(Group { id, pattern: index, odd_spelling: Some(prefix.into()) })
 }
 
+/// The group that a key lies in, where it is spelled as a group that can be deleted: its id and its prefix.
+pub fn group_of_key<'k>(key: &'k str, scope_prefix: &str, patterns: &[Pattern]) -> Option<(DatasetId, &'k str)> {
+    let below = key.strip_prefix(scope_prefix)?;
+    let (prefix, _) = key.split_at(scope_prefix.len() + below.find('/')? + 1);
+    match read_prefix(prefix, patterns) {
+        KeyReading::Group(group) if group.is_canonical() => Some((group.id, prefix)),
+        KeyReading::Group(_) | KeyReading::Foreign(_) => None,
+    }
+}
+
 /// The prefix of a group, exactly as the store listed it.
 pub fn prefix_of(group: &Group, patterns: &[Pattern]) -> String {
     match &group.odd_spelling {
@@ -270,6 +280,23 @@ mod tests {
                 let expected = Group { id, pattern: u8::try_from(index).expect("two patterns"), odd_spelling: None };
                 prop_assert_eq!(read_prefix(&pattern.prefix_of(id), &patterns), KeyReading::Group(expected));
             }
+        }
+    }
+
+    #[test]
+    fn a_key_belongs_to_the_group_whose_prefix_it_has() {
+        let id = DatasetId::parse_lenient(ID).expect("a uuid");
+        let of = |key: &str| group_of_key(key, "synthetic/", &platform()).map(|(id, prefix)| (id, prefix.to_owned()));
+        for prefix in [format!("synthetic/{ID}/"), format!("synthetic/dataset-{ID}/")] {
+            for name in ["", "a.npy", "sample-1/rx_2.npy", "\u{1}/"] {
+                assert_eq!(of(&format!("{prefix}{name}")), Some((id, prefix.clone())), "{name:?}");
+            }
+        }
+        let upper = ID.to_uppercase();
+        for key in
+            [format!("synthetic/{ID}"), format!("synthetic/{upper}/a"), format!("other/{ID}/a"), "synthetic/x/a".into()]
+        {
+            assert_eq!(of(&key), None, "{key}");
         }
     }
 }

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::Scope;
+use crate::config::{Disposal, Scope};
 use crate::decide::breakers::TargetFingerprint;
 use crate::model::{DatabaseIdentity, DatasetId, RunId, Sha256Hash, Timestamp};
 
@@ -89,6 +89,17 @@ pub struct PlanPolicy {
     pub min_sightings: u32,
     /// Least span of the sightings in seconds.
     pub min_sighting_span_s: u64,
+    /// How objects leave, where they are not simply deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disposal: Option<PlanDisposal>,
+}
+
+/// How objects leave, where they are not simply deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PlanDisposal {
+    /// They are copied aside first.
+    Quarantine,
 }
 
 /// How much a plan lets go.
@@ -164,6 +175,10 @@ impl PlanPolicy {
             grace_s: scope.policy.grace.0.as_secs(),
             min_sightings: scope.policy.min_sightings,
             min_sighting_span_s: scope.policy.min_sighting_span.as_secs(),
+            disposal: match scope.policy.disposal {
+                Disposal::Delete => None,
+                Disposal::Quarantine => Some(PlanDisposal::Quarantine),
+            },
         }
     }
 }

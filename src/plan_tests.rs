@@ -54,7 +54,7 @@ fn sample() -> DeletePlan {
             patterns: vec!["synthetic/{id}/".into(), "synthetic/dataset-{id}/".into()],
             database: database(),
         },
-        policy: PlanPolicy { grace_s: 604_800, min_sightings: 3, min_sighting_span_s: 172_800 },
+        policy: PlanPolicy { grace_s: 604_800, min_sightings: 3, min_sighting_span_s: 172_800, disposal: None },
         totals: PlanTotals { groups: 2, objects: 5000, bytes: 2 << 40 },
         groups: vec![group(1, Some(at(-700_000) + chrono::Duration::milliseconds(250))), group(2, None)],
     }
@@ -309,10 +309,16 @@ fn a_policy_is_told_in_seconds() {
     let config = crate::config::parse(text, std::path::Path::new("config.toml"), &std::collections::BTreeMap::new())
         .expect("the committed file");
     let mut scope = config.scopes[0].clone();
-    assert_eq!(PlanPolicy::of(&scope), PlanPolicy { grace_s: 604_800, min_sightings: 3, min_sighting_span_s: 172_800 });
+    assert_eq!(
+        PlanPolicy::of(&scope),
+        PlanPolicy { grace_s: 604_800, min_sightings: 3, min_sighting_span_s: 172_800, disposal: None }
+    );
     scope.policy.min_sighting_span = Duration::from_secs(90_061);
     scope.policy.min_sightings = 9;
-    assert_eq!(PlanPolicy::of(&scope), PlanPolicy { grace_s: 604_800, min_sightings: 9, min_sighting_span_s: 90_061 });
+    assert_eq!(
+        PlanPolicy::of(&scope),
+        PlanPolicy { grace_s: 604_800, min_sightings: 9, min_sighting_span_s: 90_061, disposal: None }
+    );
 }
 
 proptest! {
@@ -344,4 +350,16 @@ proptest! {
         let plan = DeletePlan { groups: groups.collect(), ..sample() };
         prop_assert_eq!(verify(&plan.to_bytes()).expect("its own bytes").plan, plan);
     }
+}
+
+#[test]
+fn a_disposal_is_part_of_a_plan_only_where_it_is_no_plain_deletion() {
+    let policy = |disposal| PlanPolicy { grace_s: 1, min_sightings: 3, min_sighting_span_s: 2, disposal };
+    let text = |policy: &PlanPolicy| serde_json::to_string(policy).expect("serializable");
+    let plain = "{\"grace_s\":1,\"min_sightings\":3,\"min_sighting_span_s\":2}";
+    assert_eq!(text(&policy(None)), plain, "plans of older versions keep their hash");
+    assert_eq!(serde_json::from_str::<PlanPolicy>(plain).expect("readable"), policy(None));
+    let aside = policy(Some(PlanDisposal::Quarantine));
+    assert_eq!(text(&aside), plain.replace('}', ",\"disposal\":\"quarantine\"}"));
+    assert_eq!(serde_json::from_str::<PlanPolicy>(&text(&aside)).expect("readable"), aside);
 }

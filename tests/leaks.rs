@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use aws_sdk_s3::types::{
-    BucketVersioningStatus, ObjectLockLegalHoldStatus, ObjectLockRetention, ObjectLockRetentionMode,
+    BucketVersioningStatus, MultipartUpload, ObjectLockLegalHoldStatus, ObjectLockRetention, ObjectLockRetentionMode,
 };
 use chrono::Duration;
 use orphan_sweeper::embedded::{Action, Fault, Operation, VersioningState, When};
@@ -170,7 +170,7 @@ async fn a_store_that_does_not_list_uploads_stops_no_night_and_says_so() {
 /// An orphan with a stale upload, one with a young one, one with a stale one in an odd spelling, and stale ones elsewhere.
 struct Stale {
     nights: Nights,
-    stale: String,
+    old: String,
     kept: Vec<String>,
     orphan: Uuid,
 }
@@ -197,7 +197,7 @@ impl Stale {
             nights.store.begin_upload(BUCKET, key, now - Duration::days(90));
         }
         let kept = [young_key].into_iter().chain(old).collect();
-        Self { nights, stale, kept, orphan }
+        Self { nights, old: stale, kept, orphan }
     }
 
     fn uploads(&self) -> Vec<String> {
@@ -206,7 +206,7 @@ impl Stale {
 
     fn assert_nothing_aborted(&self, what: &str) {
         assert_eq!(self.nights.store.count(Operation::AbortMultipartUpload), 0, "{what}");
-        assert!(self.uploads().contains(&self.stale), "{what}");
+        assert!(self.uploads().contains(&self.old), "{what}");
     }
 }
 
@@ -247,7 +247,7 @@ async fn stale_uploads_under_orphans_are_aborted_where_the_scope_asks_for_it_and
         "{summary:#}"
     );
     let verdicts = upload_verdicts(&stale.nights);
-    assert_eq!(verdicts[&stale.stale], "aborted");
+    assert_eq!(verdicts[&stale.old], "aborted");
     assert_eq!(
         stale.kept[..4].iter().map(|key| verdicts[key].as_str()).collect::<Vec<_>>(),
         ["blocks", "blocks", "live", "foreign"]
@@ -255,7 +255,7 @@ async fn stale_uploads_under_orphans_are_aborted_where_the_scope_asks_for_it_and
     let told = chained(&stale.nights).await;
     let kinds: Vec<&str> = told.iter().map(|(kind, _)| kind.as_str()).collect();
     assert_eq!(kinds, ["upload.abort_intended", "upload.abort_settled"], "the intent, then the outcome");
-    let of_it = |payload: &Value| payload["key"] == stale.stale && payload["dataset_id"] == stale.orphan.to_string();
+    let of_it = |payload: &Value| payload["key"] == stale.old && payload["dataset_id"] == stale.orphan.to_string();
     assert!(told.iter().all(|(_, payload)| of_it(payload)), "{told:?}");
     assert_eq!(told[1].1["outcome"], "aborted");
     assert!(is_there(&stale.nights, stale.orphan), "it waits for the next plan");
@@ -293,12 +293,12 @@ async fn an_upload_whose_id_has_a_row_again_right_before_is_left_alone() {
     });
     assert_eq!(stale.nights.run(&["sweep"]).await, ExitCode::SUCCESS);
     stale.assert_nothing_aborted("a row");
-    assert_eq!(upload_verdicts(&stale.nights)[&stale.stale], "live_again");
+    assert_eq!(upload_verdicts(&stale.nights)[&stale.old], "live_again");
     stale.nights.store.clear_hooks();
     // A row that the scan sees protects as well.
     assert_eq!(stale.nights.run(&["sweep"]).await, ExitCode::SUCCESS);
     stale.assert_nothing_aborted("a row that the scan saw");
-    assert_eq!(upload_verdicts(&stale.nights)[&stale.stale], "live");
+    assert_eq!(upload_verdicts(&stale.nights)[&stale.old], "live");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -327,7 +327,7 @@ async fn an_upload_whose_id_is_held_or_rejected_by_then_is_left_alone() {
         });
         assert_eq!(stale.nights.run(&["sweep"]).await, ExitCode::SUCCESS);
         stale.assert_nothing_aborted(words[0]);
-        assert_eq!(upload_verdicts(&stale.nights)[&stale.stale], "protected");
+        assert_eq!(upload_verdicts(&stale.nights)[&stale.old], "protected");
         assert!(chained(&stale.nights).await.is_empty(), "nothing was about to be asked for");
     }
 }
@@ -354,8 +354,8 @@ async fn an_abort_that_the_store_denies_is_told_and_exits_5() {
     stale.nights.program.set_scope("POLICY__APPROVAL", "automatic");
     stale.nights.store.forbid("key", Operation::AbortMultipartUpload);
     assert_eq!(stale.nights.run(&["sweep"]).await, ExitCode::from(5));
-    assert!(stale.uploads().contains(&stale.stale));
-    assert_eq!(upload_verdicts(&stale.nights)[&stale.stale], "abort_failed");
+    assert!(stale.uploads().contains(&stale.old));
+    assert_eq!(upload_verdicts(&stale.nights)[&stale.old], "abort_failed");
     let reason = stale.nights.summary()["reason"].clone();
     assert!(reason.as_str().is_some_and(|reason| reason.contains("AccessDenied")), "{reason}");
 }
@@ -586,7 +586,7 @@ async fn minio_lists_uploads_of_the_whole_bucket_and_they_keep_and_can_be_aborte
     let summary = world.apply().await.summary(0);
     assert_eq!(summary["uploads"]["aborted"], 1, "{summary:#}");
     let left = world.bucket.client.list_multipart_uploads().bucket(&world.bucket.name).send().await.expect("listed");
-    assert_eq!(left.uploads().iter().map(|upload| upload.key()).collect::<Vec<_>>(), [Some("elsewhere/x")]);
+    assert_eq!(left.uploads().iter().map(MultipartUpload::key).collect::<Vec<_>>(), [Some("elsewhere/x")]);
     assert_eq!(world.audit().await["groups"]["eligible"], 1);
     assert_eq!(world.apply().await.summary(0)["deletion"]["deleted"], 2);
 }
@@ -602,7 +602,7 @@ async fn objects_under_retention_and_legal_hold_on_minio_are_marked_and_every_ve
     world.live(0).await;
     let id = world.orphan(1).await;
     let [retained, on_hold] = ["a.npy", "b.npy"].map(|name| format!("{}{name}", prefix(1, id)));
-    let until = aws_sdk_s3::primitives::DateTime::from_secs(chrono::Utc::now().timestamp() + 3600);
+    let until = aws_sdk_s3::primitives::DateTime::from_secs(an_hour_ago().timestamp() + 7200);
     let retention = ObjectLockRetention::builder().mode(ObjectLockRetentionMode::Compliance).retain_until_date(until);
     client
         .put_object_retention()

@@ -11,6 +11,7 @@ use sqlx::Connection;
 use uuid::Uuid;
 
 use crate::support::sts::Temporary;
+use crate::support::treasure::put_in_parts;
 use crate::support::{World, prefix, readme_block, without};
 
 /// Temporary credentials with a policy of README.md, for this world's bucket.
@@ -196,6 +197,139 @@ async fn the_role_of_the_readme_reads_and_can_write_nothing() {
         }
     }
     assert_eq!(world.database.count().await, 2);
+}
+
+/// What the pair that deletes needs besides, where objects are copied aside first.
+const QUARANTINE: &str = r#"[
+    { "Effect": "Allow", "Action": ["s3:GetObject"],
+      "Resource": ["arn:aws:s3:::BUCKET/synthetic/*", "arn:aws:s3:::BUCKET/quarantine/*"] },
+    { "Effect": "Allow", "Action": ["s3:GetObjectTagging"], "Resource": ["arn:aws:s3:::BUCKET/synthetic/*"] },
+    { "Effect": "Allow", "Action": ["s3:PutObject", "s3:DeleteObject"], "Resource": ["arn:aws:s3:::BUCKET/quarantine/*"] },
+    { "Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::BUCKET"],
+      "Condition": { "StringLike": { "s3:prefix": ["quarantine/*"] } } }
+]"#;
+
+/// What it needs besides for `restore`.
+const RESTORE: &str = r#"[
+    { "Effect": "Allow", "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::BUCKET/synthetic/*"] },
+    { "Effect": "Allow", "Action": ["s3:GetObjectTagging"], "Resource": ["arn:aws:s3:::BUCKET/quarantine/*"] }
+]"#;
+
+/// What it needs besides for `restore` on a bucket that keeps versions.
+const RESTORE_VERSIONS: &str = r#"[
+    { "Effect": "Allow", "Action": ["s3:PutObject", "s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectVersionTagging"],
+      "Resource": ["arn:aws:s3:::BUCKET/synthetic/*"] },
+    { "Effect": "Allow", "Action": ["s3:ListBucketVersions"], "Resource": ["arn:aws:s3:::BUCKET"],
+      "Condition": { "StringLike": { "s3:prefix": ["synthetic/*"] } } }
+]"#;
+
+/// The pair that deletes, with more statements; one action of them may be left out.
+async fn deleting_with(world: &World, statements: &[&str], without: &str) -> Temporary {
+    let mut policy: serde_json::Value =
+        serde_json::from_str(&readme_block("The pair that deletes", "json")).expect("JSON");
+    let all = policy["Statement"].as_array_mut().expect("statements");
+    for more in statements {
+        let more: Vec<serde_json::Value> =
+            serde_json::from_str(&more.replace("BUCKET", "heimdall-synthetic-iq")).expect("JSON");
+        for mut statement in more {
+            let actions = statement["Action"].as_array_mut().expect("actions");
+            actions.retain(|action| action != without);
+            if !actions.is_empty() {
+                all.push(statement);
+            }
+        }
+    }
+    let policy = policy.to_string().replace("heimdall-synthetic-iq", &world.bucket.name);
+    Temporary::with_policy(&world.bucket, &policy).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantine_and_a_restore_need_what_is_documented_and_nothing_else() {
+    let (mut world, id) = world().await;
+    put_in_parts(&world.bucket, &format!("{}parts.npy", prefix(1, id))).await;
+    world.program.set_scope("POLICY__DISPOSAL", "quarantine");
+    world.program.set_scope("QUARANTINE__KEEP", "0s");
+    looking(&world).await.read_with(&mut world.program);
+    for without in ["s3:GetObject", "s3:GetObjectTagging", "s3:PutObject"] {
+        // What moved although something was missing is not there again: each turn has an orphan of its own.
+        let other = world.orphan(0).await;
+        put_in_parts(&world.bucket, &format!("{}parts.npy", prefix(0, other))).await;
+        world.settle().await;
+        world.audit().await;
+        let before = world.contents().await;
+        deleting_with(&world, &[QUARANTINE], without).await.delete_with(&mut world.program);
+        let summary = world.program.run(&["apply", &world.plan_of_newest_audit(), "--yes", "--json"]).await.summary(5);
+        assert_ne!(summary["deletion"]["failed"], 0, "without {without}: {summary:#}");
+        let now = world.contents().await;
+        let is_there = |key: &String| now.contains_key(key) || now.keys().any(|copy| copy.ends_with(key.as_str()));
+        assert!(before.keys().all(is_there), "without {without} something is gone");
+        assert!(now.contains_key(&format!("{}parts.npy", prefix(0, other))), "without {without}");
+    }
+    // An orphan of its own, which nobody has touched yet.
+    let id = world.orphan(1).await;
+    world.put_group(&prefix(1, id), &["\u{1}"]).await;
+    put_in_parts(&world.bucket, &format!("{}parts.npy", prefix(1, id))).await;
+    world.settle().await;
+    world.audit().await;
+    let quarantining = deleting_with(&world, &[QUARANTINE], "").await;
+    quarantining.delete_with(&mut world.program);
+    let applied = world.program.run(&["apply", &world.plan_of_newest_audit(), "--yes", "--json"]).await.summary(0);
+    assert_eq!(applied["deletion"]["failed"], 0, "{applied:#}");
+    assert!(!world.contents().await.keys().any(|key| key.starts_with(&prefix(1, id))), "{applied:#}");
+    let (client, bucket) = (quarantining.client(&world.bucket), &world.bucket.name);
+    assert_denied("write", client.put_object().bucket(bucket).key(format!("{}x", prefix(1, id))).send().await);
+    assert_denied("list", client.list_objects_v2().bucket(bucket).prefix("synthetic/").send().await);
+    assert_denied("read elsewhere", client.get_object().bucket(bucket).key("elsewhere/a.npy").send().await);
+    assert_denied("delete elsewhere", client.delete_object().bucket(bucket).key("elsewhere/a.npy").send().await);
+
+    let run = applied["run_id"].as_str().expect("an id");
+    for without in ["s3:PutObject", "s3:GetObjectTagging"] {
+        deleting_with(&world, &[QUARANTINE, RESTORE], without).await.delete_with(&mut world.program);
+        let summary = world.program.run(&["restore", "--run", run, "-y", "--json"]).await.json()[0].clone();
+        assert_ne!(summary["restore"]["failed"], 0, "without {without}: {summary:#}");
+    }
+    deleting_with(&world, &[QUARANTINE, RESTORE], "").await.delete_with(&mut world.program);
+    let restored = world.program.run(&["restore", "--run", run, "-y", "--json"]).await.summary(0);
+    assert_eq!(restored["restore"]["failed"], 0, "{restored:#}");
+    assert_eq!(world.contents().await.keys().filter(|key| key.starts_with(&prefix(1, id))).count(), 4);
+
+    quarantining.delete_with(&mut world.program);
+    world.settle().await;
+    let swept = world.program.run(&["sweep", "--json"]).await.summary(0);
+    assert!(swept["reaped"]["objects"].as_u64().is_some_and(|count| count >= 4), "{swept:#}");
+    assert!(!world.contents().await.keys().any(|key| key.starts_with("quarantine/")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_of_versions_needs_what_is_documented_and_nothing_else() {
+    let (mut world, id) = world().await;
+    put_in_parts(&world.bucket, &format!("{}parts.npy", prefix(1, id))).await;
+    world.bucket.set_versioning(aws_sdk_s3::types::BucketVersioningStatus::Enabled).await;
+    looking(&world).await.read_with(&mut world.program);
+    deleting(&world).await.delete_with(&mut world.program);
+    world.settle().await;
+    world.audit().await;
+    let applied = world.program.run(&["apply", &world.plan_of_newest_audit(), "--yes", "--json"]).await.summary(0);
+    assert_eq!(applied["deletion"]["deleted"], 4, "{applied:#}");
+    let run = applied["run_id"].as_str().expect("an id");
+    for without in
+        ["s3:PutObject", "s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectVersionTagging", "s3:ListBucketVersions"]
+    {
+        deleting_with(&world, &[RESTORE_VERSIONS], without).await.delete_with(&mut world.program);
+        let ran = world.program.run(&["restore", "--run", run, "-y", "--json"]).await;
+        let summary = ran.json()[0].clone();
+        let is_whole = ran.code == 0 && summary["restore"]["failed"] == 0;
+        assert!(!is_whole, "without {without}: {summary:#}");
+        // What came back and could not be proven is taken away again.
+        for key in
+            world.contents().await.into_keys().filter(|key| key.starts_with(&prefix(1, id)) && !key.ends_with('/'))
+        {
+            world.bucket.delete(&key).await;
+        }
+    }
+    deleting_with(&world, &[RESTORE_VERSIONS], "").await.delete_with(&mut world.program);
+    let restored = world.program.run(&["restore", "--run", run, "-y", "--json"]).await.summary(0);
+    assert_eq!(restored["restore"]["restored"], 4, "{restored:#}");
 }
 
 /// A policy of README.md without the rights that only reports and aborts need, and with these statements besides.

@@ -80,16 +80,14 @@ impl Kept {
 
     /// Changes the ledger behind the program's back.
     async fn tamper(&self, sql: &str) {
-        match &self.ledger {
-            Some(database) => database.execute(&sql.replace(" runs ", " orphan_sweeper.runs ")).await,
-            None => {
-                use sqlx::Connection;
-                let path = self.world.program.path("reports/ledger.sqlite3");
-                let mut file = sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("opened");
-                sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut file).await.expect("changed");
-                file.close().await.expect("closed");
-            }
+        use sqlx::Connection;
+        if let Some(database) = &self.ledger {
+            return database.execute(&sql.replace(" runs ", " orphan_sweeper.runs ")).await;
         }
+        let path = self.world.program.path("reports/ledger.sqlite3");
+        let mut file = sqlx::SqliteConnection::connect(&path.display().to_string()).await.expect("opened");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut file).await.expect("changed");
+        file.close().await.expect("closed");
     }
 
     /// A large orphan and a small one, planned: the plan, what is there, and what shall be left.
@@ -443,8 +441,8 @@ async fn the_head_stands_in_the_log_and_only_grows() {
     for _ in 0..2 {
         let ran = kept.world.program.run(&["audit", "--json", "--log-format", "json"]).await;
         let summary = ran.summary(0);
-        let lines = ran.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let ended = lines.filter(|line| line["message"] == "run ended").next_back().expect("a last line");
+        let mut lines = ran.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let ended = lines.rfind(|line| line["message"] == "run ended").expect("a last line");
         let entries = ended["journal_entries"].as_u64().expect("a number");
         assert!(entries > summary["journal"]["entries"].as_u64().expect("a number"), "{ended}");
         assert!(entries > last);

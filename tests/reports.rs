@@ -351,6 +351,12 @@ async fn with_json_every_command_prints_exactly_one_document() {
         (vec!["audit", "--log-format", "json", "--scope", "synthetic"], 0),
         (vec!["sweep"], 0),
         (vec!["sweep", "--dry-run"], 0),
+        (vec!["plan", "show", &plan], 0),
+        (vec!["plan", "reject", &plan, "--id", &id, "--by", "ada", "--reason", "x"], 0),
+        (vec!["plan", "approve", &plan, "--id", &id, "--by", "ada", "--reason", "x"], 0),
+        (vec!["hold", "add", &id, "--by", "ada", "--reason", "x"], 0),
+        (vec!["hold", "list"], 0),
+        (vec!["hold", "remove", &id], 0),
         (vec!["apply", &plan, "--dry-run"], 0),
         (vec!["apply", &plan, "--yes"], 0),
         (vec!["apply", &plan, "--yes"], 4),
@@ -372,7 +378,8 @@ async fn with_json_every_command_prints_exactly_one_document() {
         assert_eq!(ran.code, code, "{arguments:?}: {ran:?}");
         assert!(document.get("error").is_none(), "{arguments:?}: {document:#}");
         let is_run = ["audit", "apply", "sweep"].contains(&arguments[0]);
-        assert_eq!(document.is_array(), is_run || arguments[0] == "explain", "{arguments:?}");
+        let is_by_scope = arguments[0] == "explain" || arguments[..2] == ["hold", "list"];
+        assert_eq!(document.is_array(), is_run || is_by_scope, "{arguments:?}");
     }
     world.database.execute("TRUNCATE heimdall.synthetic_datasets").await;
     let ran = world.program.run(&["audit", "--json"]).await;
@@ -393,6 +400,11 @@ async fn with_json_every_command_prints_exactly_one_document() {
         vec!["history", "no-such-run"],
         vec!["history", "--healthy=soon"],
         vec!["explain", "no-uuid"],
+        vec!["plan", "show", "nowhere.json"],
+        vec!["plan", "approve", &plan, "--by", "ada", "--reason", "applied already"],
+        vec!["plan", "reject", &plan, "--by", "ada"],
+        vec!["hold", "add", "no-uuid", "--by", "ada", "--reason", "x"],
+        vec!["hold", "remove", &id],
         vec!["ack", "no_references", "--by", "ada", "--reason", "again"],
         vec!["ack", "no_such_breaker", "--by", "ada", "--reason", "x"],
         vec!["schema", "nothing"],

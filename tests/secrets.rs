@@ -133,6 +133,8 @@ async fn right_secrets_are_used_and_never_shown() {
         vec!["apply", &plan, "--dry-run"],
         vec!["apply", &plan, "--yes"],
         vec!["history"],
+        vec!["plan", "show", &plan],
+        vec!["hold", "list"],
         vec!["ledger", "backup", "copy.sqlite3"],
     ];
     for (position, command) in commands.iter().enumerate() {

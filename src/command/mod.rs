@@ -6,6 +6,7 @@ mod explain;
 mod history;
 mod hold;
 mod plan;
+mod restore;
 mod runs;
 mod verify;
 
@@ -210,6 +211,10 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
             runs::apply(&global, host, progress, arguments).await
         }
         Command::Sweep { dry_run } => runs::sweep(&global, host, progress, dry_run).await,
+        Command::Restore { run, dataset, dry_run, yes } => {
+            let arguments = restore::RestoreArguments { run, dataset, dry_run, yes };
+            restore::restore(&global, host, progress, arguments).await
+        }
         Command::Serve => serve::serve(&global, host, progress).await,
         Command::History { action: Some(HistoryAction::Verify { head }), .. } => {
             verify::verify(&global, host, head).await

@@ -24,7 +24,7 @@ pub(super) struct ApplyArguments {
     pub(super) accept_empty_references: Option<String>,
 }
 
-fn mode(dry_run: bool) -> Mode {
+pub(super) fn mode(dry_run: bool) -> Mode {
     if dry_run { Mode::DryRun } else { Mode::Live }
 }
 
@@ -76,7 +76,7 @@ async fn run_scopes(global: &Global, host: &Host, progress: Progress, job: &Job)
 }
 
 /// Missing secrets are a mistake of the set-up, to be told before a run begins.
-fn check_secrets(config: &Config, host: &Host) -> Result<(), CommandError> {
+pub(super) fn check_secrets(config: &Config, host: &Host) -> Result<(), CommandError> {
     let store = secrets::store(config, &host.variables).map(drop);
     let database = secrets::database(config, &host.variables).map(drop);
     let ledger = secrets::ledger(config, &host.variables).map(drop);
@@ -90,7 +90,7 @@ fn stop_on_signals() -> Stop {
 }
 
 /// Prints what became of the runs; gives the one exit code.
-fn tell(ends: &[ScopeEnd], global: &Global) -> Exit {
+pub(super) fn tell(ends: &[ScopeEnd], global: &Global) -> Exit {
     if global.json {
         let summaries: Vec<_> =
             ends.iter().map(|end| serde_json::to_value(&end.summary).expect("a summary is serializable")).collect();
@@ -183,15 +183,28 @@ async fn existing_services(
     progress: Progress,
     plan: &str,
 ) -> Result<(Services, RunLock), CommandError> {
+    let hint = "apply a plan where it was made, with the ledger that issued it";
+    let origin = || {
+        let made = std::fs::read(plan).ok().and_then(|bytes| crate::plan::verify(&bytes).ok());
+        made.map_or(String::new(), |plan| {
+            format!("; the plan was made with the ledger {} at `{}`", plan.plan.ledger.id, plan.plan.ledger.path)
+        })
+    };
+    existing_ledger(config, host, progress, (origin, hint)).await
+}
+
+/// Takes the lock and opens the ledger, which must be there; `origin` and `hint` say more where it is not.
+pub(super) async fn existing_ledger(
+    config: Config,
+    host: &Host,
+    progress: Progress,
+    (origin, hint): (impl Fn() -> String, &str),
+) -> Result<(Services, RunLock), CommandError> {
     let (place, stop) = (ledger_place(&config, host)?, stop_on_signals());
     let (ledger, lock) = match open_locked(&place, Absence::Refuse, host.clock.now(), &stop).await {
         Err(OpenError::Record(absent @ RecordError::Absent(_))) => {
-            let made = std::fs::read(plan).ok().and_then(|bytes| crate::plan::verify(&bytes).ok());
-            let made = made.map_or(String::new(), |plan| {
-                format!("; the plan was made with the ledger {} at `{}`", plan.plan.ledger.id, plan.plan.ledger.path)
-            });
-            let hint = Some("apply a plan where it was made, with the ledger that issued it".into());
-            return Err(CommandError { message: format!("{absent}{made}"), hint, exit: Exit::Refused });
+            let message = format!("{absent}{}", origin());
+            return Err(CommandError { message, hint: Some(hint.into()), exit: Exit::Refused });
         }
         opened => opened?,
     };

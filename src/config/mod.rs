@@ -4,6 +4,7 @@
 //! its place and what to write instead.
 
 mod holds;
+mod quarantine;
 mod reader;
 mod scope;
 pub mod secrets;
@@ -20,7 +21,7 @@ pub use holds::HoldsSource;
 pub use reader::parse_size;
 use reader::{Placed, Problems, Reader};
 use scope::Claim;
-pub use scope::{Approval, Limits, LiveTable, Policy, Schedule, ScheduledCommand, Scope, TableName, quote};
+pub use scope::{Approval, Disposal, Limits, LiveTable, Policy, Schedule, ScheduledCommand, Scope, TableName, quote};
 pub use tree::Problem;
 
 /// A second, in [`Duration`]s that are written in days.
@@ -302,6 +303,9 @@ fn read_scopes(root: &mut Reader<'_>, folder: &Folder, problems: &Problems) -> O
         for earlier in &claims[..index] {
             check_pair(earlier, later, problems);
         }
+    }
+    for claim in &claims {
+        quarantine::check(claim, &claims, problems);
     }
     let scopes: Vec<Scope> = scopes.into_iter().flatten().collect();
     (scopes.len() == expected && expected > 0).then_some(scopes)

@@ -70,6 +70,11 @@ impl<'p> Reader<'p> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
+    /// Where the table was written.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Whether `key` is written and was not taken yet.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)

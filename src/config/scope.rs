@@ -9,6 +9,7 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
 use super::holds::HoldsSource;
+use super::quarantine::{self, Quarantine, QuarantineClaim};
 use super::reader::{Placed, Problems, Reader};
 use super::tree::Place;
 use super::{DAY, Folder, holds};
@@ -36,6 +37,8 @@ pub struct Scope {
     pub live: Vec<LiveTable>,
     /// When an orphan may go.
     pub policy: Policy,
+    /// Where objects are copied to before they are deleted, and for how long.
+    pub quarantine: Quarantine,
     /// How much may go, and what is suspicious.
     pub limits: Limits,
     /// What becomes of uploads that were never completed.
@@ -138,6 +141,8 @@ pub struct Policy {
     pub plan_expires: Duration,
     /// Who approves.
     pub approval: Approval,
+    /// How an object leaves.
+    pub disposal: Disposal,
     /// Whether the floors are lifted.
     pub unsafe_short_grace: bool,
 }
@@ -149,6 +154,15 @@ pub enum Approval {
     Required,
     /// The policy: `sweep` deletes what it lets go, but for what a person rejected.
     Automatic,
+}
+
+/// How an object leaves. Source: `scope.policy.disposal`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposal {
+    /// It is deleted.
+    Delete,
+    /// It is copied aside first, and can be restored until the copy's time is over.
+    Quarantine,
 }
 
 /// How much may go, and what is suspicious. Source: `[scope.limits]`.
@@ -229,6 +243,8 @@ pub struct Claim {
     pub bucket: Option<Placed<String>>,
     /// Its prefix.
     pub prefix: Option<Placed<String>>,
+    /// The bucket and the prefix of its quarantine, where it has one.
+    pub quarantine: Option<QuarantineClaim>,
 }
 
 /// Reads one scope. What is wrong with it is noted; only its claim is left where that leaves no scope.
@@ -236,12 +252,18 @@ pub(super) fn read(mut reader: Reader<'_>, folder: &Folder, problems: &Problems)
     let name = read_name(&mut reader);
     let bucket = reader.required_text("bucket", "the bucket's name");
     let prefix = read_prefix(&mut reader);
-    let claim = Claim { name, bucket, prefix };
-    let scope = read_rest(reader, &claim, folder, problems);
+    let quarantine = quarantine::read(&mut reader, bucket.as_ref(), problems);
+    let mut claim = Claim { name, bucket, prefix, quarantine: quarantine.claim };
+    let scope = read_rest(reader, &mut claim, (folder, quarantine.quarantine), problems);
     (claim, scope)
 }
 
-fn read_rest(mut reader: Reader<'_>, claim: &Claim, folder: &Folder, problems: &Problems) -> Option<Scope> {
+fn read_rest(
+    mut reader: Reader<'_>,
+    claim: &mut Claim,
+    (folder, quarantine): (&Folder, Option<Quarantine>),
+    problems: &Problems,
+) -> Option<Scope> {
     if let Some(kind) = reader.text("id", "\"uuid\"").filter(|kind| kind.value != "uuid") {
         problems.add(&kind.place, kind.key, format!("`{}` is no known kind of id; write \"uuid\"", kind.value));
     }
@@ -258,10 +280,12 @@ fn read_rest(mut reader: Reader<'_>, claim: &Claim, folder: &Folder, problems: &
     let holds = holds::read(&mut reader, folder);
     let live = read_live(&mut reader, problems);
     let policy = read_policy(reader.table("policy"), problems);
+    if let Some(quarantine) = &mut claim.quarantine {
+        quarantine.take_policy(&policy, problems);
+    }
     let limits = read_limits(reader.table("limits"));
     let uploads = read_uploads(reader.table("uploads"), policy.unsafe_short_grace, problems);
     let schedule = read_schedule(&mut reader, problems);
-    reader.reserved("quarantine", "copying objects aside before they are deleted");
     reader.reserved("purge", "the platform's own delete operations");
     reader.finish();
     Some(Scope {
@@ -274,6 +298,7 @@ fn read_rest(mut reader: Reader<'_>, claim: &Claim, folder: &Folder, problems: &
         holds,
         live: live?,
         policy,
+        quarantine: quarantine?,
         limits,
         uploads,
         schedule,
@@ -385,7 +410,12 @@ fn read_policy(mut reader: Reader<'_>, problems: &Problems) -> Policy {
         &[("required", Approval::Required), ("automatic", Approval::Automatic)],
         problems,
     );
-    reader.reserved("disposal", "copying objects aside before they are deleted");
+    let disposal = read_choice(
+        &mut reader,
+        "disposal",
+        &[("delete", Disposal::Delete), ("quarantine", Disposal::Quarantine)],
+        problems,
+    );
     reader.finish();
     if !unsafe_short_grace {
         let floor = |place: &Place, key: &str, found: &str, least: &str| {
@@ -412,6 +442,7 @@ fn read_policy(mut reader: Reader<'_>, problems: &Problems) -> Policy {
         min_sighting_span: span.value,
         plan_expires,
         approval: approval.unwrap_or(Approval::Required),
+        disposal: disposal.unwrap_or(Disposal::Delete),
         unsafe_short_grace,
     }
 }

@@ -663,21 +663,12 @@ mod unknown_and_reserved {
 
     #[test]
     fn a_key_of_a_later_version_is_refused() {
-        for (header, line, dotted, meaning) in [
-            ("[scope.policy]", "disposal = \"delete\"", "scope[0].policy.disposal", "copying objects aside"),
-            ("[scope.schedule]", "[scope.quarantine]", "scope[0].quarantine", "copying objects aside"),
-            ("[scope.schedule]", "[scope.purge]", "scope[0].purge", "the platform's own delete operations"),
-        ] {
-            let (text, number) = if line.starts_with('[') {
-                (format!("{COMMITTED}\n{line}\n"), COMMITTED.lines().count() + 2)
-            } else {
-                added_below(header, line)
-            };
-            let problem = only_problem(&text);
-            assert_eq!((problem.place, problem.key.as_str()), (Place::Line(number), dotted), "{line}");
-            assert!(problem.message.contains(&format!("is reserved for {meaning}")), "{}", problem.message);
-            assert!(problem.message.ends_with("which this version does not have; remove it"), "{}", problem.message);
-        }
+        let problem = only_problem(&format!("{COMMITTED}\n[scope.purge]\n"));
+        assert_eq!(problem.place, Place::Line(COMMITTED.lines().count() + 2));
+        assert_eq!(problem.key, "scope[0].purge");
+        let message =
+            "is reserved for the platform's own delete operations, which this version does not have; remove it";
+        assert!(problem.message.contains(message), "{problem}");
         let problem = only_problem(&format!("{COMMITTED}\n[serve]\nlisten = \"127.0.0.1:8080\"\n"));
         assert_eq!(problem.key, "serve");
         assert!(problem.message.contains("is reserved for the HTTP interface"), "{}", problem.message);
@@ -1721,5 +1712,94 @@ proptest! {
             let _ = read_with(&with_value(key, &quoted).0, &[]);
             let _ = read_with(&with_value(key, &value).0, &[]);
         }
+    }
+}
+
+mod quarantine {
+    use super::*;
+    use crate::config::Disposal;
+
+    fn with(text: &str) -> String {
+        let text = format!("[scope.quarantine]\n{text}\n\n[scope.limits]");
+        COMMITTED.replacen("[scope.limits]", &text, 1)
+    }
+
+    fn wrong(text: &str) -> Problem {
+        let text = with(text);
+        let problem = only_problem(&text);
+        assert!(problem.key.starts_with("scope[0].quarantine."), "{problem}");
+        problem
+    }
+
+    #[test]
+    fn nothing_is_copied_aside_by_default() {
+        let config = loaded(COMMITTED);
+        let scope = &config.scopes[0];
+        assert_eq!(scope.policy.disposal, Disposal::Delete);
+        assert_eq!(
+            (scope.quarantine.bucket.as_str(), scope.quarantine.prefix.as_str()),
+            (&*scope.bucket, "quarantine/")
+        );
+        assert_eq!(scope.quarantine.keep, DAY * 30);
+    }
+
+    #[test]
+    fn what_is_written_is_meant() {
+        let text = with("prefix = \"aside/x/\"\nbucket = \"spare\"\nkeep = \"3d\"");
+        let config = loaded(&text);
+        let quarantine = &config.scopes[0].quarantine;
+        assert_eq!(
+            (quarantine.bucket.as_str(), quarantine.prefix.as_str(), quarantine.keep),
+            ("spare", "aside/x/", DAY * 3)
+        );
+        let config = overridden(&[("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__POLICY__DISPOSAL", "quarantine")]);
+        assert_eq!(config.scopes[0].policy.disposal, Disposal::Quarantine);
+    }
+
+    #[test]
+    fn a_quarantine_overlaps_no_scope_of_its_bucket() {
+        for prefix in ["synthetic/", "synthetic/quarantine/"] {
+            let problem = wrong(&format!("prefix = \"{prefix}\""));
+            assert!(problem.message.contains("overlaps the prefix `synthetic/` of scope `synthetic`"), "{problem}");
+        }
+        // The other way round, in another scope, and by the default alone.
+        let below = second_scope("b", "heimdall-synthetic-iq", "quarantine/deep/");
+        let text = format!("{}{below}", with("keep = \"3d\""));
+        assert!(only_problem(&text).message.contains("overlaps the prefix `quarantine/deep/` of scope `b`"));
+        let text = format!("{COMMITTED}{below}");
+        assert_eq!(loaded(&text).scopes.len(), 2, "nothing is ever copied there");
+        let disposal = [("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__POLICY__DISPOSAL", "quarantine")];
+        assert_eq!(problems_with(&text, &disposal).len(), 1);
+        // In another bucket it may be called as it likes.
+        assert_eq!(loaded(&with("bucket = \"spare\"\nprefix = \"synthetic/\"")).scopes[0].quarantine.bucket, "spare");
+    }
+
+    #[test]
+    fn a_prefix_that_stores_refuse_or_rename_is_refused() {
+        for (prefix, message) in [
+            ("quarantine", "write \"quarantine/\""),
+            ("/quarantine/", "has an empty, `.` or `..` part"),
+            ("a//b/", "has an empty, `.` or `..` part"),
+            ("a/../b/", "has an empty, `.` or `..` part"),
+            ("/", "has an empty, `.` or `..` part"),
+        ] {
+            let problem = wrong(&format!("prefix = \"{prefix}\""));
+            assert!(problem.message.contains(message), "{problem}");
+        }
+    }
+
+    #[test]
+    fn copies_stay_for_a_day_at_least() {
+        assert!(wrong("keep = \"23h\"").message.contains("below the floor of 24h"));
+        let switch = [("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__POLICY__UNSAFE_SHORT_GRACE", "true")];
+        assert!(read_with(&with("keep = \"1h\""), &switch).is_ok());
+    }
+
+    #[test]
+    fn a_disposal_is_one_of_two() {
+        let (text, number) = added_below("[scope.policy]", "disposal = \"shred\"");
+        let problem = only_problem(&text);
+        assert_eq!(problem.place, Place::Line(number));
+        assert!(problem.message.contains("write \"delete\" or \"quarantine\""), "{problem}");
     }
 }

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::sightings::sight;
 use super::*;
-use crate::config::Approval;
+use crate::config::{Approval, Disposal};
 use crate::model::{DatasetId, Grace, RunId};
 
 const HOUR: i64 = 3600;
@@ -25,6 +25,7 @@ fn policy() -> Policy {
         min_sightings: 3,
         min_sighting_span: Duration::from_secs(2 * 24 * 3600),
         plan_expires: Duration::from_secs(3 * 24 * 3600),
+        disposal: Disposal::Delete,
         approval: Approval::Required,
         unsafe_short_grace: false,
     }

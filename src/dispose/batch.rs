@@ -20,13 +20,25 @@ pub(super) struct Batch {
 }
 
 /// What a batch belongs to.
+#[derive(Clone, Copy)]
 pub(super) struct BatchTask<'b> {
     pub(super) id: DatasetId,
     pub(super) prefix: &'b str,
-    /// When its objects were listed.
+    /// When its objects were listed, or looked at again.
     pub(super) listed: Stopwatch,
     /// Why the group was given up, if it was.
     pub(super) left: &'b Mutex<Option<Ended>>,
+    /// What must hold for its keys to go.
+    pub(super) guard: Guard,
+}
+
+/// What must hold for keys to go, asked anew before each attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// Their id has no row, by the primary and with proof.
+    NoRow,
+    /// They are copies in quarantine, and something lies at the key of each one's original.
+    OriginalThere,
 }
 
 /// A listing older than this is no ground for another attempt: somebody may have written since.
@@ -50,17 +62,23 @@ impl Disposal<'_> {
         let number = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
         let intent = self.intent(task.id, task.prefix, number);
         crate::failpoint::reach("before_intent");
-        if let Err(error) = self.ledger.intend(&intent, &batch.objects).await {
+        if let Err(error) = self.write_intent(&intent, &batch.objects).await {
             self.halt(Halt::Record(error));
             return Err(SkipReason::RunEnded);
         }
         crate::failpoint::reach("after_intent");
         let sizes = batch.objects.len() as u64;
+        let (objects, listed) = self.set_aside(task, batch.objects).await?;
+        let task = &BatchTask { listed, ..*task };
         let mut again: Vec<(ObjectKey, String)> =
-            batch.objects.into_iter().map(|object| (object.key, String::new())).collect();
+            objects.into_iter().map(|object| (object.key, String::new())).collect();
         let (mut singly, mut failed_attempts, mut is_in_flight) = (batch.singly, 0, false);
         while !again.is_empty() {
-            let proof = match self.ask_again(task).await {
+            let asked = match task.guard {
+                Guard::NoRow => self.ask_again(task).await,
+                Guard::OriginalThere => self.look_for_originals(task, &again).await,
+            };
+            let proof = match asked {
                 Ok(proof) => proof,
                 Err(reason) => {
                     if is_in_flight {
@@ -116,7 +134,7 @@ impl Disposal<'_> {
     }
 
     /// Whether another request of this group may leave.
-    fn may_send(&self, task: &BatchTask<'_>) -> Result<(), SkipReason> {
+    pub(super) fn may_send(&self, task: &BatchTask<'_>) -> Result<(), SkipReason> {
         if self.is_halted() {
             return Err(SkipReason::RunEnded);
         }
@@ -197,8 +215,8 @@ impl Disposal<'_> {
         Ok(Attempt { is_in_flight, ..read_replies(keys, replies) })
     }
 
-    async fn settle(&self, outcomes: Vec<(ObjectKey, KeyOutcome, String)>) {
-        if let Err(error) = self.ledger.settle(&self.scope.name, self.run, &outcomes).await {
+    pub(super) async fn settle(&self, outcomes: Vec<(ObjectKey, KeyOutcome, String)>) {
+        if let Err(error) = self.write_outcomes(&outcomes).await {
             self.halt(Halt::Record(error));
         }
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use futures::StreamExt;
 use parking_lot::Mutex;
 
-use super::batch::{Batch, BatchTask};
+use super::batch::{Batch, BatchTask, Guard};
 use super::{Candidate, Disposal, Halt};
 use crate::clock::Stopwatch;
 use crate::decide::Orphan;
@@ -174,7 +174,8 @@ impl Disposal<'_> {
             let left = &left;
             async move {
                 for batch in split(objects) {
-                    let task = BatchTask { id: candidate.id, prefix: &planned.prefix, listed, left };
+                    let task =
+                        BatchTask { id: candidate.id, prefix: &planned.prefix, listed, left, guard: Guard::NoRow };
                     if let Err(reason) = self.delete_batch(&task, batch).await {
                         *left.lock() = Some(Ended::Skipped(reason));
                         break;
@@ -267,7 +268,7 @@ impl Disposal<'_> {
 }
 
 /// Splits a chunk into what one request can name and what needs a request each.
-fn split(objects: Vec<Object>) -> impl Iterator<Item = Batch> {
+pub(super) fn split(objects: Vec<Object>) -> impl Iterator<Item = Batch> {
     let (together, singly): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.key.is_xml_safe());
     let batches = [Batch { objects: together, singly: false }, Batch { objects: singly, singly: true }];
     batches.into_iter().filter(|batch| !batch.objects.is_empty())

@@ -4,12 +4,16 @@
 //! those of the plan, its intent is on the disk, and its id was asked of the primary, with proof, after that. The race
 //! that remains is the time between that answer and the store's own reading of the request.
 
+mod aside;
 mod batch;
 mod group;
+mod journal;
 mod limiter;
 mod objection;
+pub mod reap;
 mod settle;
 pub mod space;
+pub mod transfer;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -27,8 +31,9 @@ use crate::list::references::{Anchor, References, ReferencesError};
 use crate::list::uploads::Watch;
 use crate::model::{DatasetId, Group, RunId, Sha256Hash, Timestamp};
 use crate::plan::PlanGroup;
-use crate::record::{Intent, Ledger, RecordError};
-use crate::s3::{DeleteStore, ReadStore};
+use crate::record::{Ledger, RecordError};
+use crate::s3::{CopyStore, DeleteStore, ReadStore};
+pub use aside::Aside;
 pub use group::SkipReason;
 use limiter::Limiter;
 pub use objection::Consent;
@@ -53,14 +58,16 @@ pub struct Candidate {
 pub struct Disposal<'d> {
     /// The scope.
     pub scope: &'d Scope,
-    /// The plan's hash.
-    pub plan: Sha256Hash,
+    /// What is deleted, and in which journal it is written.
+    purpose: Purpose,
     /// The run.
     pub run: RunId,
     /// Reads the store.
     pub store: &'d dyn ReadStore,
     /// Deletes from it.
     pub deleter: &'d dyn DeleteStore,
+    /// Where objects are copied to before they are deleted, if the scope has it so.
+    pub aside: Option<Aside<'d>>,
     /// Asks the database.
     pub references: &'d dyn References,
     /// What each answer is compared with.
@@ -75,6 +82,8 @@ pub struct Disposal<'d> {
     pub stop_file: PathBuf,
     /// Told how many objects are done.
     pub progress: &'d (dyn Fn(u64) + Send + Sync),
+    /// Where the originals of copies are looked for, and the folder of the copies: for the reaper.
+    originals: Option<(&'d dyn CopyStore, String)>,
     objections: Objections<'d>,
     /// Asks again for uploads in progress.
     uploads: Watch<'d>,
@@ -85,7 +94,18 @@ pub struct Disposal<'d> {
     looked_at: AtomicU64,
     /// Ids that a re-check of this run saw live: nothing more of them is asked for, whatever a later answer says.
     seen_live: Mutex<HashSet<DatasetId>>,
+    /// The store's clock when a group was last verified.
+    last_seen_at: Mutex<Option<Timestamp>>,
     halt: Mutex<Option<Halt>>,
+}
+
+/// What is deleted, and in which journal it is written.
+#[derive(Debug, Clone)]
+enum Purpose {
+    /// The groups of this plan.
+    Plan(Sha256Hash),
+    /// The copies in the quarantine of this run, made for this plan.
+    Quarantine(RunId, Sha256Hash),
 }
 
 /// Why deletion ended before its end.
@@ -109,6 +129,8 @@ pub struct Tools<'d> {
     pub store: &'d dyn ReadStore,
     /// Deletes from it.
     pub deleter: &'d dyn DeleteStore,
+    /// Where objects are copied to before they are deleted, if the scope has it so.
+    pub aside: Option<Aside<'d>>,
     /// Asks the database.
     pub references: &'d dyn References,
     /// The journal.
@@ -132,14 +154,20 @@ pub struct Tools<'d> {
 impl<'d> Disposal<'d> {
     /// Prepares to delete for `plan`. `anchor` is what the run itself read completely.
     pub fn new(scope: &'d Scope, plan: Sha256Hash, run: RunId, anchor: Anchor, tools: Tools<'d>) -> Self {
-        let Tools { store, deleter, references, ledger, clock, stop, stop_file, consent, as_of, progress, uploads } =
-            tools;
+        Self::with(scope, Purpose::Plan(plan), run, anchor, tools)
+    }
+
+    fn with(scope: &'d Scope, purpose: Purpose, run: RunId, anchor: Anchor, tools: Tools<'d>) -> Self {
+        let Tools { store, deleter, aside, references, ledger, .. } = tools;
+        let Tools { clock, stop, stop_file, consent, as_of, progress, uploads, .. } = tools;
+        let (Purpose::Plan(plan) | Purpose::Quarantine(_, plan)) = purpose;
         Self {
             scope,
-            plan,
+            purpose,
             run,
             store,
             deleter,
+            aside,
             references,
             anchor,
             ledger,
@@ -147,6 +175,7 @@ impl<'d> Disposal<'d> {
             stop,
             stop_file,
             progress,
+            originals: None,
             objections: Objections::new(scope, plan, (consent, as_of), ledger, references),
             uploads,
             limiter: Limiter::new(),
@@ -154,6 +183,7 @@ impl<'d> Disposal<'d> {
             unread: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             seen_live: Mutex::default(),
+            last_seen_at: Mutex::default(),
             halt: Mutex::new(None),
         }
     }
@@ -181,6 +211,11 @@ impl<'d> Disposal<'d> {
         self.unread.load(Ordering::Relaxed)
     }
 
+    /// The store's clock when a group was last verified.
+    pub fn last_seen_at(&self) -> Option<Timestamp> {
+        *self.last_seen_at.lock()
+    }
+
     /// Whether nothing more may be sent. Asked before every batch.
     fn is_halted(&self) -> bool {
         let mut halt = self.halt.lock();
@@ -197,13 +232,6 @@ impl<'d> Disposal<'d> {
     /// Ends the run; the first reason is kept.
     fn halt(&self, reason: Halt) {
         self.halt.lock().get_or_insert(reason);
-    }
-
-    fn intent<'i>(&self, id: DatasetId, prefix: &'i str, batch: u64) -> Intent<'i>
-    where
-        'd: 'i,
-    {
-        Intent { scope: &self.scope.name, plan: self.plan, run: self.run, id, prefix, batch }
     }
 }
 

@@ -32,7 +32,7 @@ impl Disposal<'_> {
         let (mut is_listed, mut is_gone) = (false, true);
         let mut after: Option<ObjectKey> = None;
         loop {
-            let intents = self.ledger.to_verify(&self.scope.name, self.plan, prefix, after.as_ref()).await?;
+            let intents = self.intents_to_verify(prefix, after.as_ref()).await?;
             let Some((last, _)) = intents.last() else { break };
             after = Some(last.key.clone());
             let mut outcomes = Vec::new();
@@ -54,11 +54,13 @@ impl Disposal<'_> {
                 outcomes.extend(outcome_of(intent, outcome.as_deref(), found, left_because));
             }
             self.tell_ghosts(id, &mut outcomes).await;
-            self.ledger.settle(&self.scope.name, self.run, &outcomes).await?;
+            self.write_outcomes(&outcomes).await?;
         }
         while let Some(page) = if is_listed { None } else { pages.next().await? } {
             is_gone &= page.objects.is_empty();
         }
+        let mut last = self.last_seen_at.lock();
+        *last = last.max(pages.first_date());
         Ok(is_gone)
     }
 }

@@ -9,6 +9,7 @@ mod clocks;
 mod database;
 mod files;
 mod probe;
+mod quarantine;
 mod setup;
 mod store;
 
@@ -69,6 +70,8 @@ async fn examine(examination: &Examination<'_>, chosen: &[&Scope], board: &mut B
     let mut seen_by_scope = Vec::with_capacity(chosen.len());
     for scope in chosen {
         let (seen, checks) = store::look(examination, scope).await;
+        board.extend(checks.into_iter().map(|check| check.of(&scope.name)));
+        let checks = quarantine::look(examination, scope).await;
         board.extend(checks.into_iter().map(|check| check.of(&scope.name)));
         seen_by_scope.push((*scope, seen));
     }

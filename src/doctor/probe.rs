@@ -16,13 +16,16 @@ use uuid::Uuid;
 use super::Examination;
 use super::board::{Board, Check};
 use crate::clock::Stopwatch;
-use crate::config::{Config, Scope, secrets};
+use crate::config::{Config, Disposal, Scope, secrets};
 use crate::decide::breakers::MAX_SKEW;
+use crate::dispose::transfer::{Transferred, transfer};
 use crate::list::pages::Pages;
 use crate::model::{Object, ObjectKey, Timestamp, Versioning, visible};
 use crate::run::Stop;
 use crate::run::failure::chain;
-use crate::s3::{Connection, DeleteStore, KeyReply, S3Delete, S3Read, StoreError, StoreFault};
+use crate::s3::{
+    Connection, CopyStore, DeleteStore, KeyReply, Place, S3Copy, S3Delete, S3Read, StoreError, StoreFault, WriteWhen,
+};
 
 /// Where every probe writes.
 const HOME: &str = "orphan-sweeper-probe/";
@@ -107,6 +110,8 @@ struct Probe {
     client: Client,
     reader: S3Read,
     deleter: S3Delete,
+    copier: S3Copy,
+    is_quarantining: bool,
     bucket: String,
     prefix: String,
     stop: CancellationToken,
@@ -139,6 +144,8 @@ impl Probe {
             client: deleting.client().clone(),
             reader: reading.reading(&scope.bucket),
             deleter: deleting.deleting(&scope.bucket),
+            copier: deleting.copying(),
+            is_quarantining: scope.policy.disposal == Disposal::Quarantine,
             bucket: scope.bucket.clone(),
             prefix,
             stop: stop.token.clone(),
@@ -172,6 +179,9 @@ impl Probe {
             checks.push(self.conditional_delete().await);
             checks.push(self.doubled_key().await);
             checks.extend(self.delete(&listed).await);
+        }
+        if !self.stop.is_cancelled() {
+            checks.push(self.copy().await);
         }
         checks
     }
@@ -225,6 +235,34 @@ impl Probe {
         };
         let detail = format!("{} of {count} awkward keys written under `{}`{refused}", stored.len(), self.prefix);
         (stored, Check::ok(NAME, detail))
+    }
+
+    /// Copies an object with metadata as a quarantine does, and compares the two.
+    async fn copy(&mut self) -> Check {
+        const NAME: &str = "probe_copy";
+        let wrong = |detail: String| {
+            let hint = "a quarantine and `restore` need s3:GetObject beside s3:PutObject, and a store that copies whole objects";
+            if self.is_quarantining { Check::fail(NAME, detail, hint) } else { Check::warn(NAME, detail, hint) }
+        };
+        let (source, target) = (self.key("copied.npy"), self.key("copy of +.npy"));
+        self.written.extend([source.clone(), target.clone()]);
+        let put = self.client.put_object().bucket(&self.bucket).key(&source).body(ByteStream::from_static(BODY));
+        if let Err(error) = put.content_type("application/x-probe").metadata("probe", "yes").send().await {
+            return wrong(said(&error));
+        }
+        let place = |key: String| Place::current(&self.bucket, ObjectKey::new(key));
+        let (source, target) = (place(source), place(target));
+        let never = CancellationToken::new();
+        let seen = match self.copier.head(&source).await {
+            Ok(Some(seen)) => seen,
+            Ok(None) => return wrong("what was written is not there".into()),
+            Err(error) => return wrong(chain(&error)),
+        };
+        match transfer(&self.copier, &never, (&source, &seen), (&target, WriteWhen::Always)).await {
+            Ok(Transferred::Done) => Check::ok(NAME, "a copy keeps bytes, content type and metadata"),
+            Ok(Transferred::Refused) => wrong("the store takes the object for another one".into()),
+            Err(error) => wrong(chain(&error)),
+        }
     }
 
     /// Lists the prefix as every run does, with the store's clock.

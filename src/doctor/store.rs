@@ -6,7 +6,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use super::Examination;
 use super::board::Check;
 use super::clocks::Reading;
-use crate::config::{Scope, secrets};
+use crate::config::{Disposal, Scope, secrets};
 use crate::list::uploads::Owner;
 use crate::model::{DatasetId, Versioning, human_count, visible};
 use crate::parse::{KeyReading, read_prefix};
@@ -45,7 +45,13 @@ pub(super) async fn look(examination: &Examination<'_>, scope: &Scope) -> (Seen,
     seen.ids = ids;
     checks.push(check);
     let versioning = store.versioning().await;
-    checks.push(of_versioning(versioning.as_ref()));
+    checks.push(match (versioning.as_ref(), scope.policy.disposal) {
+        (Ok(Versioning::Unversioned), Disposal::Quarantine) => Check::ok(
+            "versioning",
+            "the bucket keeps no versions; every object is copied aside before it is deleted, and `restore` brings it back",
+        ),
+        (versioning, _) => of_versioning(versioning),
+    });
     seen.versioning = versioning.ok();
     checks.push(object_lock(&connection, &scope.bucket).await);
     checks.push(of_uploads(store.uploads(None).await.as_ref(), scope));
@@ -171,7 +177,7 @@ fn of_versioning(versioning: Result<&Versioning, &StoreError>) -> Check {
         Ok(Versioning::Enabled | Versioning::Suspended) => Check::warn(
             NAME,
             "the bucket keeps versions: a deletion adds a marker and frees nothing",
-            "add a lifecycle rule that expires noncurrent versions; until it runs, objects can be brought back",
+            "add a lifecycle rule that expires noncurrent versions; until it runs, `restore` brings objects back",
         ),
         Ok(Versioning::Unknown) => Check::warn(
             NAME,

@@ -159,7 +159,8 @@ async fn the_probe_passes_and_leaves_exactly_what_was_there() {
 }
 
 fn is_write(request: &crate::embedded::RecordedRequest) -> bool {
-    matches!(request.operation, Operation::PutObject | Operation::DeleteObject | Operation::DeleteObjects)
+    let kind = request.operation;
+    matches!(kind, Operation::PutObject | Operation::CopyObject | Operation::DeleteObject | Operation::DeleteObjects)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,4 +202,36 @@ async fn a_probe_that_a_scope_would_see_writes_nothing() {
     let checks = world.probe(&Stop::default()).await;
     assert_eq!(with_state(&checks, State::Fail), ["probe"]);
     assert_eq!(world.store.requests().iter().filter(|request| is_write(request)).count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quarantine_is_looked_at_where_there_is_one() {
+    let names = |checks: &[Check]| checks.iter().map(|check| check.name).collect::<Vec<_>>();
+    let mut world = World::new().await;
+    assert!(!names(&world.examine().await).contains(&"quarantine_listing"));
+    world.config.scopes[0].policy.disposal = crate::config::Disposal::Quarantine;
+    let checks = world.examine().await;
+    assert_eq!(with_state(&checks, State::Fail), [""; 0], "{checks:?}");
+    assert_eq!(with_state(&checks, State::Warn), [""; 0], "nothing is lost by a deletion: {checks:?}");
+    for name in ["quarantine_listing", "quarantine_reading", "quarantine_versioning"] {
+        assert!(with_state(&checks, State::Ok).contains(&name), "{name}: {checks:?}");
+    }
+    world.store.set_versioning(BUCKET, VersioningState::Enabled);
+    assert!(with_state(&world.examine().await, State::Warn).contains(&"quarantine_versioning"));
+    world.store.forbid("key", Operation::HeadObject);
+    assert_eq!(with_state(&world.examine().await, State::Fail), ["quarantine_reading"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_probe_finds_a_store_whose_copies_are_not_whole() {
+    let mut world = World::new().await;
+    let before = world.store.keys(BUCKET);
+    let damage = Action::DamageCopy(crate::embedded::Damage::LostMetadata);
+    world.store.inject(Fault { operation: Operation::CopyObject, when: When::Always, action: damage });
+    let checks = world.probe(&Stop::default()).await;
+    assert!(with_state(&checks, State::Warn).contains(&"probe_copy"), "{checks:?}");
+    world.config.scopes[0].policy.disposal = crate::config::Disposal::Quarantine;
+    let checks = world.probe(&Stop::default()).await;
+    assert_eq!(with_state(&checks, State::Fail), ["probe_copy"], "{checks:?}");
+    assert_eq!(world.store.keys(BUCKET), before);
 }

@@ -118,8 +118,23 @@ pub enum Action {
     StaleEmpty,
     /// Listing: the `LastModified` of every object; `None` leaves it out.
     LastModified(Option<DateTime<Utc>>),
+    /// `CopyObject` and `UploadPartCopy`: what is written is not what was read, and the reply does not say so.
+    DamageCopy(Damage),
     /// The `Date` header of the reply.
     Date(DateTime<Utc>),
+}
+
+/// What is wrong with a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// Its last byte is another one.
+    AlteredByte,
+    /// Its last byte is missing.
+    CutByte,
+    /// The user's metadata are missing.
+    LostMetadata,
+    /// There is no copy at all.
+    NotWritten,
 }
 
 /// A fault that decides the whole reply.
@@ -160,6 +175,7 @@ enum Effect {
     Hang(Duration),
     Deletion(DeletionFault),
     Listing(ListingFault),
+    Copy(Damage),
     Date(DateTime<Utc>),
 }
 
@@ -194,6 +210,7 @@ impl From<Action> for Effect {
             Action::IgnoreEncodingType => Self::Listing(ListingFault::IgnoreEncodingType),
             Action::StaleEmpty => Self::Listing(ListingFault::StaleEmpty),
             Action::LastModified(time) => Self::Listing(ListingFault::LastModified(time)),
+            Action::DamageCopy(damage) => Self::Copy(damage),
             Action::Date(time) => Self::Date(time),
         }
     }
@@ -207,6 +224,7 @@ pub(super) struct Effects {
     pub(super) date: Option<DateTime<Utc>>,
     pub(super) deletion: Vec<DeletionFault>,
     pub(super) listing: Vec<ListingFault>,
+    pub(super) copy: Option<Damage>,
 }
 
 impl Effects {
@@ -216,6 +234,7 @@ impl Effects {
             Effect::Hang(delay) => self.delay += delay,
             Effect::Deletion(fault) => self.deletion.push(fault),
             Effect::Listing(fault) => self.listing.push(fault),
+            Effect::Copy(damage) => self.copy = Some(damage),
             Effect::Date(time) => self.date = Some(time),
         }
     }

@@ -7,6 +7,7 @@
 //!
 //! All time comes from the [`Clock`] of the store, the `Date` of every reply included.
 
+mod copies;
 mod faults;
 mod listing;
 mod request;
@@ -31,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 
-pub use faults::{Action, Fault, Framing, When};
+pub use faults::{Action, Damage, Fault, Framing, When};
 pub use request::{Operation, RecordedRequest};
 pub use state::VersioningState;
 
@@ -111,6 +112,20 @@ impl MemoryStore {
     /// Writes an object, last modified then; with `None` the listing has no `LastModified` for it.
     pub fn put_at(&self, bucket: &str, key: &str, body: impl Into<Bytes>, last_modified: Option<DateTime<Utc>>) {
         let revision = Revision::with_body(body.into(), last_modified);
+        self.in_bucket(bucket, |bucket| bucket.put(key, revision));
+    }
+
+    /// Writes an object with metadata, last modified then.
+    pub fn put_with_metadata(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: impl Into<Bytes>,
+        metadata: BTreeMap<String, String>,
+        last_modified: DateTime<Utc>,
+    ) {
+        let extras = state::Extras { metadata, ..state::Extras::default() };
+        let revision = Revision::with_body(body.into(), Some(last_modified)).carrying(extras);
         self.in_bucket(bucket, |bucket| bucket.put(key, revision));
     }
 

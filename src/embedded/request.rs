@@ -33,6 +33,10 @@ pub enum Operation {
     AbortMultipartUpload,
     CreateBucket,
     GetObjectLockConfiguration,
+    GetObjectTagging,
+    UploadPart,
+    UploadPartCopy,
+    CompleteMultipartUpload,
     /// Any other.
     Other,
 }
@@ -116,6 +120,12 @@ fn operation(request: &WireRequest, bucket: &str, has_key: bool, query: &Query) 
         ("PUT", false) if query.is_plain() => Operation::CreateBucket,
         ("POST", true) if query.has("uploads") => Operation::CreateMultipartUpload,
         ("DELETE", true) if query.has("uploadId") => Operation::AbortMultipartUpload,
+        ("POST", true) if query.has("uploadId") => Operation::CompleteMultipartUpload,
+        ("PUT", true) if query.has("uploadId") && request.header("x-amz-copy-source").is_some() => {
+            Operation::UploadPartCopy
+        }
+        ("PUT", true) if query.has("uploadId") => Operation::UploadPart,
+        ("GET", true) if query.has("tagging") => Operation::GetObjectTagging,
         ("GET", true) if query.is_plain() => Operation::GetObject,
         ("HEAD", true) if query.is_plain() => Operation::HeadObject,
         ("DELETE", true) if query.is_plain() => Operation::DeleteObject,

@@ -11,19 +11,22 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use s3s::dto::{
-    AbortMultipartUploadInput, AbortMultipartUploadOutput, BucketVersioningStatus, CommonPrefix, CopyObjectInput,
-    CopyObjectOutput, CopyObjectResult, CopySource, CreateBucketInput, CreateBucketOutput, CreateMultipartUploadInput,
-    CreateMultipartUploadOutput, DeleteMarkerEntry, DeleteObjectInput, DeleteObjectOutput, DeleteObjectsInput,
-    DeleteObjectsOutput, DeletedObject, ETag, ETagCondition, EncodingType, Error, GetBucketVersioningInput,
-    GetBucketVersioningOutput, GetObjectInput, GetObjectLockConfigurationInput, GetObjectLockConfigurationOutput,
-    GetObjectOutput, HeadBucketInput, HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListMultipartUploadsInput,
-    ListMultipartUploadsOutput, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsV2Input,
-    ListObjectsV2Output, MultipartUpload, Object, ObjectLockConfiguration, ObjectLockEnabled, ObjectStorageClass,
-    ObjectVersion, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp,
+    AbortMultipartUploadInput, AbortMultipartUploadOutput, BucketVersioningStatus, CommonPrefix,
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CopyObjectInput, CopyObjectOutput, CreateBucketInput,
+    CreateBucketOutput, CreateMultipartUploadInput, CreateMultipartUploadOutput, DeleteMarkerEntry, DeleteObjectInput,
+    DeleteObjectOutput, DeleteObjectsInput, DeleteObjectsOutput, DeletedObject, ETag, ETagCondition, EncodingType,
+    Error, GetBucketVersioningInput, GetBucketVersioningOutput, GetObjectInput, GetObjectLockConfigurationInput,
+    GetObjectLockConfigurationOutput, GetObjectOutput, GetObjectTaggingInput, GetObjectTaggingOutput, HeadBucketInput,
+    HeadBucketOutput, HeadObjectInput, HeadObjectOutput, ListMultipartUploadsInput, ListMultipartUploadsOutput,
+    ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsV2Input, ListObjectsV2Output, MultipartUpload,
+    Object, ObjectLockConfiguration, ObjectLockEnabled, ObjectStorageClass, ObjectVersion, PutObjectInput,
+    PutObjectOutput, StreamingBlob, Timestamp, UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput,
+    UploadPartOutput,
 };
 use s3s::{Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, s3_error};
 
 use super::MemoryStore;
+use super::copies;
 use super::faults::ListingFault;
 use super::listing::{self, Encoding, Listed, Marker, Page, Query};
 use super::server::{Exchange, exchange};
@@ -44,18 +47,23 @@ impl Operations {
         Self { store }
     }
 
-    fn now(&self) -> DateTime<Utc> {
+    pub(super) fn now(&self) -> DateTime<Utc> {
         self.store.0.clock.now()
     }
 
-    fn in_bucket<T>(&self, name: &str, act: impl FnOnce(&mut Bucket) -> T) -> S3Result<T> {
+    pub(super) fn in_bucket<T>(&self, name: &str, act: impl FnOnce(&mut Bucket) -> T) -> S3Result<T> {
         let mut buckets = self.store.0.buckets.lock();
         let bucket = buckets.get_mut(name).ok_or_else(|| s3_error!(NoSuchBucket))?;
         Ok(act(bucket))
     }
 
-    fn object(&self, bucket: &str, key: &str) -> S3Result<Revision> {
-        self.in_bucket(bucket, |bucket| bucket.get(key).cloned())?.ok_or_else(|| s3_error!(NoSuchKey))
+    /// The object, or that version of it.
+    pub(super) fn object(&self, bucket: &str, key: &str, version: Option<&str>) -> S3Result<Revision> {
+        let find = |bucket: &mut Bucket| match version {
+            None => bucket.get(key).cloned().ok_or_else(|| s3_error!(NoSuchKey)),
+            Some(id) => bucket.version(key, id).cloned().ok_or_else(|| s3_error!(NoSuchVersion)),
+        };
+        self.in_bucket(bucket, find)?
     }
 }
 
@@ -111,7 +119,18 @@ impl S3 for Operations {
             refusal
         })?;
         // The bytes as they arrived share a buffer with the head of the request, which would be kept with the object.
-        let revision = Revision::with_body(Bytes::copy_from_slice(&body), Some(self.now()));
+        let extras = copies::extras_of_put(
+            [
+                input.content_type,
+                input.content_encoding,
+                input.content_disposition,
+                input.content_language,
+                input.cache_control,
+            ],
+            input.metadata,
+            input.tagging.as_deref(),
+        );
+        let revision = Revision::with_body(Bytes::copy_from_slice(&body), Some(self.now())).carrying(extras);
         let e_tag = Some(ETag::Strong(revision.e_tag(&input.key)));
         let only_if_absent = matches!(input.if_none_match, Some(ETagCondition::Any));
         let put = |bucket: &mut Bucket| {
@@ -125,25 +144,41 @@ impl S3 for Operations {
     }
 
     async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
-        let input = req.input;
-        let CopySource::Bucket { bucket, key, .. } = &input.copy_source else {
-            return Err(s3_error!(NotImplemented));
-        };
-        let now = self.now();
-        let revision = self.object(bucket, key)?.copied_at(now);
-        let e_tag = Some(ETag::Strong(revision.e_tag(&input.key)));
-        let version_id = self.in_bucket(&input.bucket, |bucket| bucket.put(&input.key, revision))?;
-        let last_modified = Some(timestamp(now));
-        Ok(S3Response::new(CopyObjectOutput {
-            copy_object_result: Some(CopyObjectResult { e_tag, last_modified, ..CopyObjectResult::default() }),
-            version_id,
-            ..CopyObjectOutput::default()
-        }))
+        let damage = exchange(req.extensions.get())?.effects.copy;
+        self.copy_whole(&req.input, damage).map(S3Response::new)
+    }
+
+    async fn upload_part_copy(
+        &self,
+        req: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let damage = exchange(req.extensions.get())?.effects.copy;
+        self.copy_part(&req.input, damage).map(S3Response::new)
+    }
+
+    async fn upload_part(&self, req: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        self.write_part(req.input).await.map(S3Response::new)
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        req: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        self.complete(req.input).map(S3Response::new)
+    }
+
+    async fn get_object_tagging(
+        &self,
+        req: S3Request<GetObjectTaggingInput>,
+    ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
+        let revision = self.object(&req.input.bucket, &req.input.key, req.input.version_id.as_deref())?;
+        Ok(S3Response::new(copies::tagging_of(&revision)))
     }
 
     async fn get_object(&self, req: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
         let input = req.input;
-        let revision = self.object(&input.bucket, &input.key)?;
+        let revision = self.object(&input.bucket, &input.key, input.version_id.as_deref())?;
+        copies::check_if_match(input.if_match.as_ref(), &revision, &input.key)?;
         let body = match &revision.content {
             Some(content) => content.bytes.clone(),
             None => zeroes(revision.size_bytes)?,
@@ -169,13 +204,10 @@ impl S3 for Operations {
     }
 
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
-        let revision = self.object(&req.input.bucket, &req.input.key)?;
-        Ok(S3Response::new(HeadObjectOutput {
-            content_length: i64::try_from(revision.size_bytes).ok(),
-            e_tag: Some(ETag::Strong(revision.e_tag(&req.input.key))),
-            last_modified: revision.last_modified.map(timestamp),
-            ..HeadObjectOutput::default()
-        }))
+        let input = req.input;
+        let revision = self.object(&input.bucket, &input.key, input.version_id.as_deref())?;
+        copies::check_if_match(input.if_match.as_ref(), &revision, &input.key)?;
+        copies::head_of(&revision, &input.key, input.part_number).map(S3Response::new)
     }
 
     async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> S3Result<S3Response<ListObjectsV2Output>> {
@@ -240,9 +272,24 @@ impl S3 for Operations {
         &self,
         req: S3Request<CreateMultipartUploadInput>,
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
-        let CreateMultipartUploadInput { bucket, key, .. } = req.input;
-        let now = self.now();
-        let upload_id = self.in_bucket(&bucket, |state| state.begin_upload(key.clone(), now))?;
+        let input = req.input;
+        let (bucket, key, now) = (input.bucket, input.key, self.now());
+        let extras = copies::extras_of_put(
+            [
+                input.content_type,
+                input.content_encoding,
+                input.content_disposition,
+                input.content_language,
+                input.cache_control,
+            ],
+            input.metadata,
+            input.tagging.as_deref(),
+        );
+        let upload_id = self.in_bucket(&bucket, |state| {
+            let id = state.begin_upload(key.clone(), now);
+            state.upload(&key, &id).expect("it was begun just now").extras = extras;
+            id
+        })?;
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(bucket),
             key: Some(key),
@@ -579,11 +626,11 @@ fn missing_content_md5() -> S3Error {
     error
 }
 
-fn timestamp(time: DateTime<Utc>) -> Timestamp {
+pub(super) fn timestamp(time: DateTime<Utc>) -> Timestamp {
     Timestamp::from(SystemTime::from(time))
 }
 
-fn zeroes(size_bytes: u64) -> S3Result<Bytes> {
+pub(super) fn zeroes(size_bytes: u64) -> S3Result<Bytes> {
     match usize::try_from(size_bytes) {
         Ok(length) if size_bytes <= MAX_MADE_UP_BYTES => Ok(Bytes::from(vec![0; length])),
         _ => Err(s3_error!(NotImplemented, "this object has a size and no body")),

@@ -41,7 +41,23 @@ pub(super) struct Revision {
     pub(super) last_modified: Option<DateTime<Utc>>,
     /// `None` where only a size was given.
     pub(super) content: Option<Arc<Content>>,
+    /// What it carries besides its bytes; `None`: nothing.
+    pub(super) extras: Option<Arc<Extras>>,
     version: u32,
+}
+
+/// What an object carries besides its bytes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Extras {
+    pub(super) content_type: Option<String>,
+    pub(super) content_encoding: Option<String>,
+    pub(super) content_disposition: Option<String>,
+    pub(super) content_language: Option<String>,
+    pub(super) cache_control: Option<String>,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) tags: Vec<(String, String)>,
+    /// The sizes of its parts, where it was written in parts.
+    pub(super) parts: Vec<u64>,
 }
 
 impl Revision {
@@ -51,20 +67,38 @@ impl Revision {
             size_bytes: bytes.len() as u64,
             last_modified,
             content: Some(Arc::new(Content { bytes, md5 })),
+            extras: None,
             version: NULL_VERSION,
         }
     }
 
     pub(super) fn with_size(size_bytes: u64, last_modified: DateTime<Utc>) -> Self {
-        Self { size_bytes, last_modified: Some(last_modified), content: None, version: NULL_VERSION }
+        Self { size_bytes, last_modified: Some(last_modified), content: None, extras: None, version: NULL_VERSION }
     }
 
-    pub(super) fn copied_at(self, time: DateTime<Utc>) -> Self {
-        Self { last_modified: Some(time), ..self }
+    /// The same with other bytes or other extras.
+    pub(super) fn carrying(self, extras: Extras) -> Self {
+        Self { extras: Some(Arc::new(extras)), ..self }
     }
 
-    /// The ETag without its quotes.
+    /// What it carries besides its bytes.
+    pub(super) fn extras(&self) -> Extras {
+        self.extras.as_deref().cloned().unwrap_or_default()
+    }
+
+    /// The ETag without its quotes. That of an object in parts is the hash of its parts' hashes, and their number.
     pub(super) fn e_tag(&self, key: &str) -> String {
+        if let (Some(content), Some(extras)) = (&self.content, &self.extras)
+            && !extras.parts.is_empty()
+        {
+            let (mut hashes, mut rest) = (Md5::new(), &content.bytes[..]);
+            for size in &extras.parts {
+                let (part, after) = rest.split_at(usize::try_from(*size).unwrap_or(usize::MAX).min(rest.len()));
+                hashes.update(Md5::digest(part));
+                rest = after;
+            }
+            return format!("{:032x}-{}", u128::from_be_bytes(hashes.finalize().into()), extras.parts.len());
+        }
         let digest = match &self.content {
             Some(content) => content.md5,
             None => Md5::new().chain_update(key).chain_update(self.size_bytes.to_be_bytes()).finalize().into(),
@@ -113,6 +147,8 @@ pub(super) struct Upload {
     pub(super) key: String,
     pub(super) id: String,
     pub(super) initiated_at: DateTime<Utc>,
+    pub(super) extras: Extras,
+    pub(super) parts: BTreeMap<i32, Bytes>,
 }
 
 /// What a deletion left behind.
@@ -245,8 +281,22 @@ impl Bucket {
     pub(super) fn begin_upload(&mut self, key: String, initiated_at: DateTime<Utc>) -> String {
         self.last_upload += 1;
         let id = format!("upload-{}", self.last_upload);
-        self.uploads.push(Upload { key, id: id.clone(), initiated_at });
+        let (extras, parts) = (Extras::default(), BTreeMap::new());
+        self.uploads.push(Upload { key, id: id.clone(), initiated_at, extras, parts });
         id
+    }
+
+    pub(super) fn upload(&mut self, key: &str, id: &str) -> Option<&mut Upload> {
+        self.uploads.iter_mut().find(|upload| upload.key == key && upload.id == id)
+    }
+
+    /// One version of a key.
+    pub(super) fn version(&self, key: &str, id: &str) -> Option<&Revision> {
+        let past = self.past.get(key).into_iter().flatten().filter_map(|past| match past {
+            Past::Object(revision) => Some(revision),
+            Past::Marker(_) => None,
+        });
+        self.current.get(key).into_iter().chain(past).find(|revision| revision.version_id() == id)
     }
 
     /// Whether there was such an upload.

@@ -732,6 +732,7 @@ async fn operations_are_told_apart() {
     client.copy_object().bucket(BUCKET).key("b").copy_source(format!("{BUCKET}/a")).send().await.expect("a reply");
     client.delete_object().bucket(BUCKET).key("a").send().await.expect("a reply");
     client.get_object_tagging().bucket(BUCKET).key("a").send().await.expect_err("not there");
+    client.get_bucket_tagging().bucket(BUCKET).send().await.expect_err("not implemented");
     let operations: Vec<_> = world.store.requests().iter().map(|request| request.operation).collect();
     let expected = [
         Operation::HeadBucket,
@@ -744,6 +745,7 @@ async fn operations_are_told_apart() {
         Operation::GetObject,
         Operation::CopyObject,
         Operation::DeleteObject,
+        Operation::GetObjectTagging,
         Operation::Other,
     ];
     assert_eq!(operations, expected);
@@ -1030,4 +1032,47 @@ async fn delimiter_listing_pages_over_a_hundred_thousand_objects() {
     let token = page.next_continuation_token().expect("a token");
     let page = request().continuation_token(token).send().await.expect("a page");
     assert_eq!((page.common_prefixes().len(), page.is_truncated()), (1000, Some(false)));
+}
+
+#[tokio::test]
+async fn an_object_in_parts_is_copied_along_its_boundaries_with_all_that_it_carries() {
+    use crate::s3::{Copied, CopyStore as _, ReadBack, WriteWhen};
+    use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+    let world = World::with_keys(&[]).await;
+    let client = &world.client;
+    let begun = client.create_multipart_upload().bucket(BUCKET).key("a").content_type("x/y").metadata("m", "1");
+    let begun = begun.tagging("t=a%20b").send().await.expect("begun");
+    let upload = begun.upload_id().expect("an id");
+    let mut parts = Vec::new();
+    for (number, body) in [(1, "first "), (2, "second")] {
+        let part = client.upload_part().bucket(BUCKET).key("a").upload_id(upload).part_number(number);
+        let sent = part.body(body.as_bytes().to_vec().into()).send().await.expect("a part");
+        parts.push(CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag).build());
+    }
+    let whole = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+    let completed = client.complete_multipart_upload().bucket(BUCKET).key("a").upload_id(upload);
+    let etag = completed.multipart_upload(whole).send().await.expect("completed").e_tag.expect("an ETag");
+    assert!(etag.ends_with("-2\""), "{etag}");
+    let part = client.head_object().bucket(BUCKET).key("a").part_number(2).send().await.expect("a part");
+    assert_eq!((part.parts_count(), part.content_length()), (Some(2), Some(6)));
+
+    let copier = crate::s3::Connection::of_client(client.clone()).copying();
+    let place = |key: &str| crate::s3::Place::current(BUCKET, crate::model::ObjectKey::new(key));
+    let seen = copier.head(&place("a")).await.expect("answered").expect("there");
+    let copied = copier.copy(&place("a"), &seen, &place("b"), WriteWhen::Absent).await.expect("answered");
+    assert_eq!(copied, Copied::Done);
+    assert_eq!(copier.head(&place("b")).await.expect("answered").expect("there").etag, etag);
+    assert_eq!(copier.head(&place("b")).await.expect("answered").expect("there").carried, seen.carried);
+    let tags = client.get_object_tagging().bucket(BUCKET).key("b").send().await.expect("tags");
+    assert_eq!((tags.tag_set()[0].key(), tags.tag_set()[0].value()), ("t", "a b"));
+    let whole = copier.read_back(&place("b"), &seen).await.expect("answered");
+    assert_eq!(whole, ReadBack::Whole { size_bytes: 12, hash: crate::model::Sha256Hash::of(b"first second") });
+
+    // What is there is not overwritten, and another source is not copied.
+    let copied = copier.copy(&place("a"), &seen, &place("b"), WriteWhen::Absent).await.expect("answered");
+    assert_eq!(copied, Copied::ConditionFailed);
+    world.store.put(BUCKET, "a", "third");
+    let copied = copier.copy(&place("a"), &seen, &place("c"), WriteWhen::Always).await;
+    assert!(!matches!(copied, Ok(Copied::Done)), "{copied:?}");
+    assert_eq!(world.store.keys(BUCKET), ["a", "b"]);
 }

@@ -8,6 +8,7 @@ pub mod content;
 pub mod holds;
 pub mod pages;
 pub mod references;
+pub mod undeleted;
 pub mod uploads;
 pub mod versions;
 

@@ -146,7 +146,7 @@ impl Lease {
                     }
                     // Not lost yet: the next try may come through while the lease lasts.
                     _ if renewed.elapsed() < life * 2 / 3 => {
-                        tracing::warn!("the lease of the ledger could not be renewed")
+                        tracing::warn!("the lease of the ledger could not be renewed");
                     }
                     _ => {
                         tracing::error!(

@@ -17,6 +17,7 @@ mod schedules;
 mod schema;
 mod sightings;
 mod sql;
+mod undos;
 
 pub use aborts::AbortIntent;
 pub use breakers::Latch;
@@ -30,6 +31,7 @@ pub use plans::{PlanRow, PlanState};
 pub use refused::{GHOST, OBJECT_LOCK, REFUSED};
 pub use runs::{RunEnd, RunRow, RunStart};
 pub use sightings::ScanDelta;
+pub use undos::{Undo, UndoKind};
 
 #[cfg(test)]
 mod tests;

@@ -172,7 +172,9 @@ impl Ledger {
 
     /// The newest complete run of a scope.
     pub async fn last_complete_run(&self, scope: &str) -> Result<Option<RunRow>, RecordError> {
-        let select = "SELECT * FROM runs WHERE scope = $1 AND outcome = 'complete' ORDER BY number DESC LIMIT 1";
+        // A restore looks at nothing but what it brings back.
+        let select = "SELECT * FROM runs WHERE scope = $1 AND outcome = 'complete' AND command <> 'restore' \
+                      ORDER BY number DESC LIMIT 1";
         let row = statement("read the last complete run", select).bind(scope).optional(&self.database).await?;
         row.map(|row| row.read()).transpose()
     }

@@ -102,15 +102,14 @@ async fn empty_database() -> Option<LedgerPlace> {
         connection.close().await.expect("closed");
     };
     let free = FREE.lock().pop();
-    let url = match free {
-        Some(url) => url,
-        None => {
-            let name = format!("l_{}", Uuid::new_v4().simple());
-            execute(&server, format!("CREATE DATABASE {name}")).await;
-            let mut url: url::Url = server.parse().expect("an address");
-            url.set_path(&name);
-            url.to_string()
-        }
+    let url = if let Some(url) = free {
+        url
+    } else {
+        let name = format!("l_{}", Uuid::new_v4().simple());
+        execute(&server, format!("CREATE DATABASE {name}")).await;
+        let mut url: url::Url = server.parse().expect("an address");
+        url.set_path(&name);
+        url.to_string()
     };
     // What a test before this one left. Its schema stays, which is made in no time the less.
     let empty = "DO $$ DECLARE name text; BEGIN \
@@ -286,14 +285,16 @@ fn plan(n: u128) -> DeletePlan {
         expires_at: at(100),
         ledger: PlanLedger { id: Uuid::nil(), path: String::new() },
         target: PlanTarget::new(&observed(0).target, &observed(0).identity),
-        policy: PlanPolicy { grace_s: 1, min_sightings: 1, min_sighting_span_s: 1 },
+        policy: PlanPolicy { grace_s: 1, min_sightings: 1, min_sighting_span_s: 1, disposal: None },
         totals: PlanTotals { groups: 1, objects: 2, bytes: u64::MAX },
         groups: Vec::new(),
     }
 }
 
 mod file;
+#[allow(clippy::duplicate_mod, reason = "one suite for both kinds of ledger")]
 #[path = "tests/suite.rs"]
 mod on_postgres;
+#[allow(clippy::duplicate_mod, reason = "one suite for both kinds of ledger")]
 #[path = "tests/suite.rs"]
 mod on_sqlite;

@@ -127,6 +127,16 @@ impl<W: io::Write> CsvFile<W> {
         Self::new(target, &["key", "group", "bytes", "outcome", "reason", "batch"])
     }
 
+    /// `restored.csv`.
+    pub fn restored(target: W) -> io::Result<Self> {
+        Self::new(target, &["key", "group", "bytes", "outcome", "reason"])
+    }
+
+    /// A line of `restored.csv`.
+    pub fn restored_row(&mut self, [key, group, outcome, reason]: [&str; 4], bytes: u64) -> io::Result<()> {
+        self.row(&[key, group, &bytes.to_string(), outcome, reason])
+    }
+
     /// A line of `deletions.csv`.
     pub fn deletion(&mut self, row: &DeletionRow) -> io::Result<()> {
         self.row(&[&row.key, &row.group, &row.bytes.to_string(), &row.outcome, &row.reason, &row.batch.to_string()])

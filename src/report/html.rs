@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::text::words::{self, Advice, Tally, Tone};
-use super::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary, leaks};
+use super::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary, leaks, undo};
 use crate::decide::Verdict;
 use crate::decide::breakers::{Kind, Reading};
 use crate::model::{Sha256Hash, Timestamp, Versioning, human_bytes, human_count, visible};
@@ -204,14 +204,14 @@ fn notices(report: &Report<'_>) -> Vec<Notice> {
         let then = "After a review, a person can lift the limits for this one plan, on record:";
         notices.push(Notice { tone: tone_class(tone), words, then: Some(then), command: words::allow_command(report) });
     }
-    if !words::is_scan_complete(summary) {
+    if !words::is_scan_complete(summary) && summary.restore.is_none() {
         let words = "This run has no complete scan. What is called not read below is unknown, which is not the same \
                      as none."
             .to_owned();
         notices.push(Notice { tone: tone_class(Tone::Attention), words, then: None, command: None });
     }
-    if let Some(undo) = words::undo(summary) {
-        notices.push(Notice { tone: tone_class(Tone::Attention), words: undo.to_owned(), then: None, command: None });
+    for words in [undo::undo(summary), undo::reaped(summary)].into_iter().flatten() {
+        notices.push(Notice { tone: tone_class(Tone::Attention), words, then: None, command: None });
     }
     notices
 }
@@ -292,6 +292,7 @@ struct Outcomes {
     eligible: String,
     freed: String,
     marked: String,
+    quarantined: String,
 }
 
 /// One outcome; `class` is empty for a sum.
@@ -334,6 +335,7 @@ fn outcomes(summary: &Summary, deletion: &Deletion) -> Outcomes {
         eligible: human_bytes(summary.eligible_bytes),
         freed: human_bytes(deletion.bytes_deleted),
         marked: human_bytes(deletion.bytes_marked),
+        quarantined: human_bytes(deletion.bytes_quarantined),
     }
 }
 

@@ -8,6 +8,7 @@ pub mod folder;
 pub mod html;
 pub mod leaks;
 pub mod text;
+pub mod undo;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,7 @@ pub struct Summary {
     pub run_id: Uuid,
     /// The scope.
     pub scope: String,
-    /// `audit`, `apply` or `sweep`.
+    /// `audit`, `apply`, `sweep` or `restore`.
     pub command: String,
     /// Whether nothing could be deleted.
     pub dry_run: bool,
@@ -94,6 +95,65 @@ pub struct Summary {
     /// Where the ledger's chain ended when this was written; null where it could not be read.
     #[serde(default)]
     pub journal: Option<JournalHead>,
+    /// Where objects are copied to before they are deleted; null where they are not.
+    #[serde(default)]
+    pub quarantine: Option<QuarantineFolder>,
+    /// What was freed of quarantines whose time is over; null where none was looked at.
+    #[serde(default)]
+    pub reaped: Option<Reaped>,
+    /// What was brought back; null where nothing was asked for.
+    #[serde(default)]
+    pub restore: Option<Restored>,
+}
+
+/// Where a run copies objects to before it deletes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuarantineFolder {
+    /// The bucket.
+    pub bucket: String,
+    /// The run's own prefix in it; the original key follows it.
+    pub prefix: String,
+    /// How long the copies stay, in seconds.
+    pub keep_s: u64,
+}
+
+/// What became of copies in quarantine whose time is over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reaped {
+    /// Copies that were deleted.
+    pub objects: u64,
+    /// Their bytes, which are free now.
+    pub bytes: u64,
+    /// Copies that are still there although they were asked for.
+    pub failed: u64,
+    /// Copies past their time that stay: their id has a row again or is held, so they wait for `restore`; or nobody knows
+    /// what they are.
+    pub waiting: u64,
+    /// When the next copies may go.
+    pub next_at: Option<Timestamp>,
+    /// Why nothing was looked at, where something forbids it.
+    pub held_by: Option<String>,
+}
+
+/// What was brought back: `objects` is the sum of the three outcomes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "each outcome has its name in restored.csv")]
+pub struct Restored {
+    /// The run that had deleted it.
+    pub of_run: Uuid,
+    /// Objects that can be brought back.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Brought back and proven.
+    pub restored: u64,
+    /// Left alone, with a reason.
+    pub skipped: u64,
+    /// Not brought back.
+    pub failed: u64,
 }
 
 /// What became of a run.
@@ -246,6 +306,9 @@ pub struct Deletion {
     pub bytes_deleted: u64,
     /// Bytes marked as deleted on a versioned bucket, and not freed.
     pub bytes_marked: u64,
+    /// Bytes of which a copy lies in quarantine: freed after the reaper.
+    #[serde(default)]
+    pub bytes_quarantined: u64,
 }
 
 /// How a run compares with the last complete one.

@@ -13,7 +13,7 @@ use crate::decide::breakers::{Kind, Reading};
 use crate::decide::{KeepReason, Verdict};
 use crate::model::{human_bytes, human_count, visible};
 
-use super::{Deletion, Outcome, Report, Summary, leaks};
+use super::{Deletion, Outcome, Report, Summary, leaks, undo};
 use words::{Tally, Tone};
 
 /// The widest line of prose; paths and commands may be wider.
@@ -71,7 +71,9 @@ pub fn summary(report: &Report<'_>, style: Style) -> String {
     if let Some(deletion) = &summary.deletion {
         deletion_results(&mut page, summary, deletion);
     }
-    found(&mut page, report);
+    if summary.restore.is_none() {
+        found(&mut page, report);
+    }
     verdicts(&mut page, report);
     holds(&mut page, summary);
     trend(&mut page, summary);
@@ -345,7 +347,10 @@ fn breaker(page: &mut Page, reading: &Reading) {
 fn deletion_results(page: &mut Page, summary: &Summary, deletion: &Deletion) {
     page.heading("Deletion, in objects");
     let mut bytes = Vec::new();
-    if deletion.bytes_deleted > 0 || deletion.bytes_marked == 0 {
+    if deletion.bytes_quarantined > 0 {
+        bytes.push(format!("{} in quarantine, freed after the reaper", human_bytes(deletion.bytes_quarantined)));
+    }
+    if deletion.bytes_deleted > 0 || deletion.bytes_marked + deletion.bytes_quarantined == 0 {
         bytes.push(format!("{} freed", human_bytes(deletion.bytes_deleted)));
     }
     if deletion.bytes_marked > 0 {
@@ -366,9 +371,9 @@ fn deletion_results(page: &mut Page, summary: &Summary, deletion: &Deletion) {
 
 fn ending(page: &mut Page, report: &Report<'_>) {
     page.line("");
-    if let Some(undo) = words::undo(report.summary) {
+    for note in [undo::undo(report.summary), undo::reaped(report.summary)].into_iter().flatten() {
         let first = "Note:   ";
-        page.prose(first, first.len(), undo);
+        page.prose(first, first.len(), &note);
     }
     let folder = visible(report.summary.report_dir.trim_end_matches('/'));
     page.line(&format!("Report: {folder}/report.html"));

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::audit::{audit, describe, totals_of};
+use super::audit::{Audited, audit, describe, totals_of};
+use super::reap::reap;
 use super::review::{Approved, Review, check_issued, is_past};
 use super::scan::{Scan, scan};
 use super::{ApplyJob, Keyring, Reading, RunFailure, Session, confirm, holds, uploads};
@@ -10,17 +11,17 @@ use crate::config::Approval;
 use crate::decide::approval::Decisions;
 use crate::decide::breakers::{Allowances, Breaker, Kind, Listed, WouldGo, judge_size};
 use crate::decide::{KeepReason, Verdict};
-use crate::dispose::{Candidate, Disposal, Halt, SkipReason, Tools, is_there, space};
+use crate::dispose::{Aside, Candidate, Disposal, Halt, SkipReason, Tools, is_there, space};
 use crate::exit::Exit;
 use crate::list::references::ReferencesError;
 use crate::list::uploads::Watch;
 use crate::model::{Group, Mode, Sha256Hash, Versioning, human_bytes, human_count};
 use crate::plan::{PlanGroup, PlanPolicy, PlanTarget, VerifiedPlan};
-use crate::record::{Ledger, PlanRow, PlanState, RecordError};
+use crate::record::{Ledger, PlanRow, PlanState, RecordError, Undo, UndoKind};
 use crate::report::csv::CsvFile;
 use crate::report::text::words;
-use crate::report::{Deletion, OrphanRecord, Outcome, folder};
-use crate::s3::DeleteStore;
+use crate::report::{Deletion, OrphanRecord, Outcome, folder, undo};
+use crate::s3::{DeleteStore, S3Copy};
 
 /// A plan that was named on the command line.
 pub struct PlanSource {
@@ -58,7 +59,11 @@ pub async fn sweep(
     keyring: &Keyring,
     mode: Mode,
 ) -> Result<(), RunFailure> {
-    let Some(plan) = audit(session, reading).await? else { return Ok(()) };
+    let Audited { plan, scan } = audit(session, reading).await?;
+    if mode == Mode::Live {
+        reap(session, keyring, (reading, &scan)).await?;
+    }
+    let Some(plan) = plan else { return Ok(()) };
     if mode == Mode::DryRun {
         return Ok(());
     }
@@ -175,6 +180,7 @@ async fn give_up(session: &mut Session<'_>, row: &PlanRow) -> Result<(), RunFail
     tracing::warn!(plan = %row.hash, "an interrupted plan is past its time, rejected, for another target or policy, or its file is gone; it is closed");
     if let Some(hash) = Sha256Hash::parse(&row.hash) {
         let unreported = unreported_runs(session, hash).await?;
+        session.services.ledger.take_over_undos(session.run, &unreported).await?;
         session.services.ledger.start_plan(hash, session.run, &unreported).await?;
         session.finished_plans.push(hash);
         tell_deletions(session).await?;
@@ -271,6 +277,8 @@ async fn apply_plan(
         ask_person(session, approved, totals)?;
     }
     let deleter = keyring.deleting(session.services, session.scope)?;
+    let is_aside = session.draft.quarantine.is_some();
+    let copier = if is_aside { Some(keyring.copying(session.services)?) } else { None };
     tracing::warn!(
         target: "deletions",
         run_id = %session.run,
@@ -278,13 +286,19 @@ async fn apply_plan(
         object_count = totals.objects,
         size_bytes = totals.bytes,
         "deletion begins; {}",
-        undo_note(session.draft.target.versioning)
+        undo_note(session)
     );
     session.services.ledger.allow(plan.hash, session.run, lifted, session.services.clock.now()).await?;
     let unreported = unreported_runs(session, plan.hash).await?;
+    // Before anything is copied or marked: what a run leaves is never lost sight of.
+    if let Some(undo) = undo_of(session, plan, &scan) {
+        session.services.ledger.begin_undo(&undo).await?;
+    }
+    session.services.ledger.take_over_undos(session.run, &unreported).await?;
     session.services.ledger.start_plan(plan.hash, session.run, &unreported).await?;
     crate::failpoint::reach("plan_started");
-    dispose(session, reading, &deleter, Chosen { order, scan: &scan, candidates: &candidates, kept: &kept }).await?;
+    let chosen = Chosen { order, copier: copier.as_ref(), scan: &scan, candidates: &candidates, kept: &kept };
+    dispose(session, reading, &deleter, chosen).await?;
     abort_stale_uploads(session, reading, keyring, &scan).await
 }
 
@@ -315,14 +329,30 @@ async fn allowances(session: &Session<'_>, order: Order<'_>) -> Result<Allowance
 }
 
 /// Whether what is deleted can come back.
-fn undo_note(versioning: Versioning) -> &'static str {
-    match versioning {
-        Versioning::Unversioned | Versioning::Unknown => "the bucket keeps no old versions: nothing can be undone",
-        Versioning::Enabled => "the bucket keeps old versions: objects are marked, and nothing is freed",
-        Versioning::Suspended => {
-            "versioning is suspended: older versions stay, and what was written since cannot be brought back"
+fn undo_note(session: &Session<'_>) -> String {
+    undo::before(session.draft.quarantine.as_ref(), session.draft.target.versioning)
+}
+
+/// What this run leaves that can be brought back.
+fn undo_of(session: &Session<'_>, plan: &VerifiedPlan, scan: &Scan) -> Option<Undo> {
+    let (kind, bucket, prefix) = match (&session.draft.quarantine, session.draft.target.versioning) {
+        (Some(folder), _) => (UndoKind::Quarantine, &folder.bucket, &folder.prefix),
+        (None, Versioning::Enabled | Versioning::Suspended) => {
+            (UndoKind::Versions, &session.scope.bucket, &session.scope.prefix)
         }
-    }
+        (None, Versioning::Unversioned | Versioning::Unknown) => return None,
+    };
+    Some(Undo {
+        run: session.run,
+        scope: session.scope.name.clone(),
+        plan: plan.hash,
+        kind,
+        bucket: bucket.clone(),
+        prefix: prefix.clone(),
+        began_at: scan.as_of,
+        ended_at: None,
+        is_kept: true,
+    })
 }
 
 pub(super) fn stop_file_refusal(session: &Session<'_>) -> RunFailure {
@@ -485,8 +515,8 @@ fn refuse_empty_references(scan: &Scan, order: Order<'_>) -> Result<(), RunFailu
 
 fn ask_person(session: &Session<'_>, approved: Approved, totals: crate::plan::PlanTotals) -> Result<(), RunFailure> {
     let Approved::ByPerson { asks_first: true } = approved else { return Ok(()) };
-    let (bucket, undo) = (&session.scope.bucket, undo_note(session.draft.target.versioning));
-    let answer = session.services.progress.suspend(|| confirm::ask(bucket, totals, undo));
+    let (bucket, undo) = (&session.scope.bucket, undo_note(session));
+    let answer = session.services.progress.suspend(|| confirm::ask(bucket, totals, &undo));
     if answer.unwrap_or(false) {
         return Ok(());
     }
@@ -508,6 +538,7 @@ async fn unreported_runs(session: &Session<'_>, plan: Sha256Hash) -> Result<Vec<
 #[derive(Clone, Copy)]
 struct Chosen<'c> {
     order: Order<'c>,
+    copier: Option<&'c S3Copy>,
     scan: &'c Scan,
     candidates: &'c [Candidate],
     kept: &'c [(PlanGroup, SkipReason)],
@@ -519,14 +550,17 @@ async fn dispose(
     deleter: &dyn DeleteStore,
     chosen: Chosen<'_>,
 ) -> Result<(), RunFailure> {
-    let Chosen { order: Order { plan, approved, .. }, scan, candidates, kept } = chosen;
+    let Chosen { order: Order { plan, approved, .. }, copier, scan, candidates, kept } = chosen;
     let services = session.services;
     let objects = candidates.iter().flat_map(|candidate| &candidate.planned).map(|group| group.objects).sum();
     let bar = services.progress.bar("deleting objects", objects);
     let progress = |done| bar.inc(done);
+    let aside = copier.zip(session.draft.quarantine.as_ref());
+    let aside = aside.map(|(copier, folder)| Aside::new(copier, &folder.bucket, &folder.prefix));
     let tools = Tools {
         store: &*reading.store,
         deleter,
+        aside,
         references: &*reading.references,
         ledger: &services.ledger,
         clock: services.clock.clone(),
@@ -541,7 +575,10 @@ async fn dispose(
     disposal.keep(kept).await;
     let halt = disposal.run(candidates).await;
     bar.finish_and_clear();
-    let unread = disposal.unread();
+    let (unread, ended_at) = (disposal.unread(), disposal.last_seen_at());
+    if let Some(ended_at) = ended_at {
+        services.ledger.end_undo(session.run, ended_at).await?;
+    }
     crate::failpoint::reach("disposed");
     // Whatever ended it, what was asked for is told.
     let told = tell_deletions(session).await;
@@ -575,7 +612,7 @@ async fn dispose(
         target: "deletions",
         run_id = %session.run,
         deleted = deletion.deleted,
-        size_bytes = deletion.bytes_deleted + deletion.bytes_marked,
+        size_bytes = deletion.bytes_deleted + deletion.bytes_marked.max(deletion.bytes_quarantined),
         "deletion ended; {} freed",
         human_bytes(deletion.bytes_deleted)
     );
@@ -614,6 +651,8 @@ async fn tell_deletions(session: &mut Session<'_>) -> Result<Deletion, RunFailur
     let ledger = &session.services.ledger;
     let totals = ledger.deletion_totals(session.run).await?;
     let is_marking = matches!(session.draft.target.versioning, Versioning::Enabled | Versioning::Suspended);
+    let undos = ledger.undos_of(&session.run.to_string()).await?;
+    let is_aside = undos.iter().any(|undo| undo.kind == UndoKind::Quarantine);
     let deletion = Deletion {
         requested: totals.requested,
         deleted: totals.deleted,
@@ -621,8 +660,9 @@ async fn tell_deletions(session: &mut Session<'_>) -> Result<Deletion, RunFailur
         skipped: totals.skipped,
         failed: totals.failed,
         unconfirmed: totals.unconfirmed,
-        bytes_deleted: if is_marking { 0 } else { totals.bytes },
+        bytes_deleted: if is_marking || is_aside { 0 } else { totals.bytes },
         bytes_marked: if is_marking { totals.bytes } else { 0 },
+        bytes_quarantined: if is_aside { totals.bytes } else { 0 },
     };
     if deletion.requested == 0 {
         return Ok(deletion);

@@ -31,10 +31,18 @@ struct Judged {
     eligible: Vec<PlanGroup>,
 }
 
-/// Audits the scope of `session`; gives the plan, where the scan was good.
+/// What an audit found.
+pub struct Audited {
+    /// The plan, where the scan was good.
+    pub plan: Option<VerifiedPlan>,
+    /// The complete scan.
+    pub scan: Scan,
+}
+
+/// Audits the scope of `session`.
 ///
 /// - Errors: [`RunFailure`].
-pub async fn audit(session: &mut Session<'_>, reading: &Reading) -> Result<Option<VerifiedPlan>, RunFailure> {
+pub async fn audit(session: &mut Session<'_>, reading: &Reading) -> Result<Audited, RunFailure> {
     let scan = scan(session, reading).await?;
     let judged = match judge_orphans(session, reading, &scan).await {
         Ok(judged) => judged,
@@ -63,10 +71,10 @@ pub async fn audit(session: &mut Session<'_>, reading: &Reading) -> Result<Optio
         session.draft.reason = Some(reason);
         session.exit = Exit::Refused;
         session.next_command = session.next_acknowledgement();
-        return Ok(None);
+        return Ok(Audited { plan: None, scan });
     }
     let plan = make_plan(session, &scan, judged.eligible).await?;
-    Ok(Some(plan))
+    Ok(Audited { plan: Some(plan), scan })
 }
 
 /// One line on why evidence refuses.
@@ -292,7 +300,7 @@ async fn make_plan(session: &mut Session<'_>, scan: &Scan, groups: Vec<PlanGroup
         run_id: session.run,
         created_at: scan.as_of,
         expires_at: scan.as_of.checked_add_signed(lifetime).unwrap_or(Timestamp::MAX_UTC),
-        ledger: PlanLedger { id: ledger.id(), path: ledger.shown().to_owned() },
+        ledger: PlanLedger { id: ledger.id(), path: ledger.shown() },
         target: PlanTarget::new(&scan.observation.target, &scan.references.identity),
         policy: PlanPolicy::of(scope),
         totals: totals_of(&groups),

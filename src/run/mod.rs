@@ -7,6 +7,8 @@ pub mod audit;
 pub mod confirm;
 pub mod failure;
 pub mod holds;
+mod reap;
+mod restore;
 pub mod review;
 mod scan;
 mod session;
@@ -21,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use apply::PlanSource;
 pub use failure::RunFailure;
+pub use restore::RestoreJob;
 pub use session::{ScopeEnd, Session};
 
 use crate::clock::Clock;
@@ -31,7 +34,7 @@ use crate::exit::Exit;
 use crate::list::references::{self, References};
 use crate::model::Mode;
 use crate::record::Ledger;
-use crate::s3::{ConnectError, Connection, ReadStore, S3Delete};
+use crate::s3::{ConnectError, Connection, ReadStore, S3Copy, S3Delete, S3Read, S3Versions};
 use crate::telemetry::Progress;
 
 /// What every run of a command shares.
@@ -162,6 +165,36 @@ impl Keyring {
         let connection = Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?;
         Ok(connection.deleting(&scope.bucket))
     }
+
+    /// What a command that deletes or restores copies with.
+    pub fn copying(&self, services: &Services) -> Result<S3Copy, SetupError> {
+        let credentials = secrets::store_for_deletion(&services.config, &self.variables)?;
+        Ok(Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?.copying())
+    }
+
+    /// What reads, copies from and empties a quarantine in `bucket`, and what reads versions there.
+    pub fn undoing(&self, services: &Services, bucket: &str) -> Result<Undoing, SetupError> {
+        let credentials = secrets::store_for_deletion(&services.config, &self.variables)?;
+        let connection = Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?;
+        Ok(Undoing {
+            store: connection.reading(bucket),
+            deleter: connection.deleting(bucket),
+            versions: connection.versions(bucket),
+            copier: connection.copying(),
+        })
+    }
+}
+
+/// What works on copies and versions.
+pub struct Undoing {
+    /// Lists the copies.
+    pub store: S3Read,
+    /// Deletes copies whose time is over.
+    pub deleter: S3Delete,
+    /// Lists versions.
+    pub versions: S3Versions,
+    /// Copies back, and looks for originals.
+    pub copier: S3Copy,
 }
 
 /// What a run is asked to do.
@@ -178,6 +211,8 @@ pub enum Job {
         /// Whether to delete at all.
         mode: Mode,
     },
+    /// Bring back what a run deleted.
+    Restore(Box<RestoreJob>),
 }
 
 /// How a person applies a plan.
@@ -200,6 +235,7 @@ impl Job {
             Self::Audit { .. } => "audit",
             Self::Apply(_) => "apply",
             Self::Sweep { .. } => "sweep",
+            Self::Restore(_) => "restore",
         }
     }
 
@@ -208,6 +244,7 @@ impl Job {
             Self::Audit { .. } => Mode::DryRun,
             Self::Apply(job) => job.mode,
             Self::Sweep { mode } => *mode,
+            Self::Restore(job) => job.mode,
         }
     }
 }
@@ -227,6 +264,7 @@ pub async fn run_scope(
         Job::Audit { .. } => audit::audit(&mut session, &reading).await.map(drop),
         Job::Apply(job) => apply::apply(&mut session, &reading, keyring, job).await,
         Job::Sweep { mode } => apply::sweep(&mut session, &reading, keyring, *mode).await,
+        Job::Restore(job) => restore::restore(&mut session, &reading, keyring, job).await,
     };
     if let Err(failure) = result {
         session.absorb(failure);

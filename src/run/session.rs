@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Reading, RunFailure, Services};
-use crate::config::Scope;
+use crate::config::{Disposal, Scope};
 use crate::decide::breakers::{Breaker, Kind, Reading as BreakerReading};
 use crate::exit::Exit;
 use crate::model::{Mode, RunId, Sha256Hash, Versioning};
@@ -12,8 +12,8 @@ use crate::report::csv::CsvFile;
 use crate::report::folder::{self, ReportFolder};
 use crate::report::leaks::{LeakCounts, UploadCounts, UploadRecord, VersionCounts, VersionsOnly};
 use crate::report::{
-    Coverage, GroupCounts, HoldsReport, JournalHead, LedgerInfo, OrphanRecord, Outcome, Report, SUMMARY_VERSION,
-    Summary, Target, html, text,
+    Coverage, GroupCounts, HoldsReport, JournalHead, LedgerInfo, OrphanRecord, Outcome, QuarantineFolder, Report,
+    SUMMARY_VERSION, Summary, Target, html, text,
 };
 
 /// A run in progress: what it works on, and the report that it fills.
@@ -56,6 +56,16 @@ pub struct ScopeEnd {
     pub exit: Exit,
     /// What to do about a failure.
     pub hint: Option<String>,
+}
+
+/// Where a run of `scope` copies objects to before it deletes them.
+fn quarantine_of(scope: &Scope, run: RunId) -> Option<QuarantineFolder> {
+    let quarantine = &scope.quarantine;
+    (scope.policy.disposal == Disposal::Quarantine).then(|| QuarantineFolder {
+        bucket: quarantine.bucket.clone(),
+        prefix: format!("{}{run}/", quarantine.prefix),
+        keep_s: quarantine.keep.as_secs(),
+    })
 }
 
 impl<'s> Session<'s> {
@@ -125,6 +135,9 @@ impl<'s> Session<'s> {
             versions: VersionCounts::default(),
             leaks: LeakCounts::default(),
             trend: None,
+            quarantine: quarantine_of(scope, run),
+            reaped: None,
+            restore: None,
             journal: None,
         };
         tracing::info!(run_id = %run, command, scope = %scope.name, "run began");
@@ -257,14 +270,17 @@ impl<'s> Session<'s> {
             reason: self.draft.reason.as_deref(),
             exit_code: self.exit.code(),
             plan_hash: self.draft.plan_hash.clone(),
-            // `apply` opens the orphans of its plan only.
-            orphan_bytes: (self.draft.coverage.complete && self.draft.command != "apply")
+            // `apply` opens the orphans of its plan only, and `restore` none.
+            orphan_bytes: (self.draft.coverage.complete && !matches!(self.draft.command.as_str(), "apply" | "restore"))
                 .then_some(self.draft.orphan_bytes),
             summary: String::from_utf8_lossy(&json).into_owned(),
         };
         self.services.ledger.finish_run(self.run, &end).await?;
         for plan in self.finished_plans {
             self.services.ledger.close_plan(plan).await?;
+        }
+        if self.draft.reaped.is_some() {
+            self.services.ledger.compact_reapings().await?;
         }
         let head = self.services.ledger.chain_head().await?;
         tracing::info!(run_id = %self.run, outcome = self.draft.outcome.as_str(), exit = self.exit.code(), journal_entries = head.entries, journal_head = %head.hash, "run ended");

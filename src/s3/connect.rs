@@ -17,7 +17,7 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use secrecy::ExposeSecret;
 
-use super::{S3Delete, S3Read};
+use super::{S3Copy, S3Delete, S3Read, S3Versions};
 use crate::clock::Clock;
 use crate::config::Store;
 use crate::config::secrets::StoreCredentials;
@@ -106,6 +106,12 @@ impl Connection {
         Ok(Self { client: Client::from_conf(config) })
     }
 
+    /// A connection by a client that a test built.
+    #[cfg(test)]
+    pub fn of_client(client: Client) -> Self {
+        Self { client }
+    }
+
     /// The part that reads `bucket`.
     pub fn reading(&self, bucket: &str) -> S3Read {
         S3Read::new(self.client.clone(), bucket)
@@ -114,6 +120,16 @@ impl Connection {
     /// The part that deletes from `bucket`.
     pub fn deleting(&self, bucket: &str) -> S3Delete {
         S3Delete::new(self.client.clone(), bucket)
+    }
+
+    /// The part that reads the versions of `bucket`.
+    pub fn versions(&self, bucket: &str) -> S3Versions {
+        S3Versions::new(self.client.clone(), bucket)
+    }
+
+    /// The part that copies within the store.
+    pub fn copying(&self) -> S3Copy {
+        S3Copy::new(self.client.clone())
     }
 
     /// The client itself, for `doctor --probe`, which writes to its own scratch prefix.

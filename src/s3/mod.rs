@@ -1,26 +1,33 @@
 //! The store's client: how it is built, what its errors mean, and what is tried again.
 //!
-//! Takes the configuration; gives a [`ReadStore`] or, where a command's name says so, a [`DeleteStore`]. Invariant: a
+//! Takes the configuration; gives a [`ReadStore`] or, where a command's name says so, a [`DeleteStore`] or a
+//! [`CopyStore`]. Invariant: a
 //! reply counts only if its body was seen to its closing tag, because the SDK reads a cut body as a short answer.
 
 mod abort;
 mod connect;
+mod copy;
 mod delete;
 mod error;
 mod hidden;
 mod read;
 pub mod retry;
+mod versions;
 mod witness;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
 pub use connect::{ConnectError, Connection};
+pub use copy::S3Copy;
 pub use delete::S3Delete;
 pub use error::{StoreError, StoreFault};
 pub use read::S3Read;
+pub use versions::S3Versions;
 
 use crate::clock::Stopwatch;
-use crate::model::{Object, ObjectKey, Timestamp, Versioning};
+use crate::model::{Object, ObjectKey, Sha256Hash, Timestamp, Versioning};
 
 /// One request of a listing.
 #[derive(Debug, Clone)]
@@ -158,6 +165,166 @@ pub trait DeleteStore: Send + Sync {
     async fn delete_batch(&self, keys: &[ObjectKey], proof: Stopwatch) -> Result<Vec<KeyReply>, StoreError>;
     /// Deletes one key by a request of its own.
     async fn delete_one(&self, key: &ObjectKey, proof: Stopwatch) -> Result<KeyReply, StoreError>;
+}
+
+/// Where an object lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: ObjectKey,
+    /// The version, where not the current one is meant.
+    pub version: Option<String>,
+}
+
+impl Place {
+    /// The current object of a key.
+    pub fn current(bucket: &str, key: ObjectKey) -> Self {
+        Self { bucket: bucket.to_owned(), key, version: None }
+    }
+}
+
+/// What an object carries besides its bytes and its tags.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<String>,
+    /// `Content-Disposition`.
+    pub content_disposition: Option<String>,
+    /// `Content-Language`.
+    pub content_language: Option<String>,
+    /// `Cache-Control`.
+    pub cache_control: Option<String>,
+    /// `Expires`.
+    pub expires: Option<String>,
+    /// The user's metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What the store says of one object. Source: `HeadObject`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// The entity tag.
+    pub etag: String,
+    /// When it was written, in whole seconds.
+    pub last_modified: Option<Timestamp>,
+    /// What it carries.
+    pub carried: Carried,
+}
+
+impl Head {
+    /// Whether this is the object that a listing showed: its size, its entity tag and, to the second, its time.
+    pub fn is_of(&self, listed: &Object) -> bool {
+        let seconds = |time: Option<Timestamp>| time.map(|time| time.timestamp());
+        self.size_bytes == listed.size_bytes
+            && self.etag.trim_matches('"') == listed.etag.trim_matches('"')
+            && seconds(self.last_modified) == seconds(listed.last_modified)
+    }
+}
+
+/// Under which condition a copy is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteWhen {
+    /// Whatever is there.
+    Always,
+    /// Only where nothing is there, as far as the store honours it.
+    Absent,
+}
+
+/// What became of a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copied {
+    /// The store says that it is made.
+    Done,
+    /// The source is another object by now, or something is at the target that was to be absent.
+    ConditionFailed,
+    /// The source is gone.
+    SourceGone,
+}
+
+/// What reading a whole object gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadBack {
+    /// Its size and the SHA-256 of its bytes.
+    Whole {
+        /// Bytes read.
+        size_bytes: u64,
+        /// Their hash.
+        hash: Sha256Hash,
+    },
+    /// It is not there.
+    Gone,
+    /// Another object is there.
+    Changed,
+}
+
+/// What copies within the store. Nothing in it deletes, and each request is tried once.
+#[async_trait]
+pub trait CopyStore: Send + Sync {
+    /// Says what lies there; `None`: nothing.
+    async fn head(&self, place: &Place) -> Result<Option<Head>, StoreError>;
+    /// Copies the object that was `seen` at `source`, with all that it carries and its tags.
+    async fn copy(&self, source: &Place, seen: &Head, target: &Place, when: WriteWhen) -> Result<Copied, StoreError>;
+    /// Reads the object that was `seen` to its end.
+    async fn read_back(&self, place: &Place, seen: &Head) -> Result<ReadBack, StoreError>;
+}
+
+/// One version of an object. Source: `ListObjectVersions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldVersion {
+    /// The key.
+    pub key: ObjectKey,
+    /// The version's id.
+    pub id: String,
+    /// Whether it is current.
+    pub is_latest: bool,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// When it was written.
+    pub last_modified: Option<Timestamp>,
+}
+
+/// One delete marker. Source: `ListObjectVersions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeleteMarker {
+    /// The key.
+    pub key: ObjectKey,
+    /// Whether it is current.
+    pub is_latest: bool,
+    /// When it was made.
+    pub last_modified: Option<Timestamp>,
+}
+
+/// Where a listing of versions goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionsAfter {
+    /// The last key.
+    pub key: ObjectKey,
+    /// The last version of it.
+    pub version: Option<String>,
+}
+
+/// One page of a listing of versions, decoded.
+#[derive(Debug, Clone)]
+pub struct OldVersionsPage {
+    /// The versions, as listed.
+    pub versions: Vec<OldVersion>,
+    /// The markers, as listed.
+    pub markers: Vec<DeleteMarker>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<VersionsAfter>,
+}
+
+/// What reads versions.
+#[async_trait]
+pub trait VersionStore: Send + Sync {
+    /// Reads one page of the versions under `prefix`, once.
+    async fn versions(&self, prefix: &str, after: Option<&VersionsAfter>) -> Result<OldVersionsPage, StoreError>;
 }
 
 /// What the store said of an upload that was to be aborted.

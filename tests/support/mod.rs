@@ -7,6 +7,7 @@ pub mod minio;
 pub mod nights;
 pub mod program;
 pub mod sts;
+pub mod treasure;
 
 use std::collections::BTreeMap;
 

@@ -53,8 +53,8 @@ impl Tally {
     }
 
     fn to_json(self) -> Value {
-        let sum: String = self.sum.iter().rev().map(|limb| format!("{limb:016x}")).collect();
-        json!([self.rows, sum])
+        let limbs: Vec<String> = self.sum.iter().rev().map(|limb| format!("{limb:016x}")).collect();
+        json!([self.rows, limbs.concat()])
     }
 
     fn from_json(value: &Value) -> Option<Self> {

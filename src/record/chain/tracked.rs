@@ -37,14 +37,14 @@ pub(in crate::record) enum Column {
     Digest(&'static str),
 }
 
-use Column::{Digest, Id, Plain};
+use Column::{Bytes, Digest, Id, Plain};
 
 /// The subject of a row that is named by its number; looked for by the number itself, which has an index.
 const NUMBER: &str = "CAST(number AS TEXT)";
 
 /// Every such table, in the order in which they are compared.
-pub(in crate::record) const TABLES: [&Table; 8] =
-    [&RUNS, &PLANS, &ALLOWANCES, &ACKNOWLEDGEMENTS, &DECISIONS, &HOLDS, &LATCHES, &BASELINES];
+pub(in crate::record) const TABLES: [&Table; 9] =
+    [&RUNS, &PLANS, &ALLOWANCES, &ACKNOWLEDGEMENTS, &DECISIONS, &HOLDS, &LATCHES, &BASELINES, &UNDOS];
 
 /// The runs.
 pub(in crate::record) const RUNS: Table = Table {
@@ -169,6 +169,27 @@ pub(in crate::record) const BASELINES: Table = Table {
     name: "baselines",
     subject: "scope",
     columns: &[Plain("scope"), Digest("baseline"), Plain("run_id")],
+};
+
+/// What deleting runs left that can be brought back.
+pub(in crate::record) const UNDOS: Table = Table {
+    row: "undo",
+    name: "undos",
+    subject: "run_id",
+    columns: &[
+        Plain("run_id"),
+        Plain("scope"),
+        Plain("plan_hash"),
+        Plain("kind"),
+        Plain("bucket"),
+        Bytes("prefix"),
+        Plain("began_at"),
+        Plain("ended_at"),
+        Plain("told_by"),
+        Plain("state"),
+        Plain("reaped_at"),
+        Plain("reaped_by"),
+    ],
 };
 
 impl Table {

@@ -271,7 +271,7 @@ fn difference(chained: &Value, row: &Value) -> String {
     differing.next().map_or_else(
         || "it is no row any more".to_owned(),
         |field| {
-            let shown = |value: &Value| crate::model::visible(&value[field].to_string()).to_string();
+            let shown = |value: &Value| crate::model::visible(&value[field].to_string());
             format!("`{field}` is {}, and was {}", shown(row), shown(chained))
         },
     )

@@ -234,6 +234,9 @@ pub(crate) fn audit(orphans: &[OrphanRecord]) -> Summary {
             bytes_per_day: Some(1_288_490_188.0),
             days_to_full: Some(120.4),
         }),
+        quarantine: None,
+        reaped: None,
+        restore: None,
         journal: None,
     }
 }
@@ -249,6 +252,7 @@ pub(crate) fn applied(orphans: &[OrphanRecord]) -> Summary {
         unconfirmed: 5,
         bytes_deleted: 1_234_567_890,
         bytes_marked: 0,
+        bytes_quarantined: 0,
     };
     Summary { command: "apply".into(), dry_run: false, deletion: Some(deletion), ..audit(orphans) }
 }

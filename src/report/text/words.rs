@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::decide::Verdict;
 use crate::decide::breakers::{Breaker, Kind, Reading};
 use crate::model::{Timestamp, Versioning, human_bytes, human_count, visible};
-use crate::report::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary};
+use crate::report::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary, undo};
 
 /// How a headline should look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +230,13 @@ fn refusal(summary: &Summary) -> String {
 }
 
 fn complete(summary: &Summary, command: &str) -> Headline {
+    if let Some(restore) = &summary.restore {
+        let tone = if restore.failed + restore.skipped > 0 { Tone::Attention } else { Tone::Good };
+        return Headline {
+            tone,
+            sentence: format!("{command} complete: {}.", undo::restored(restore, summary.dry_run)),
+        };
+    }
     if let Some(deletion) = &summary.deletion {
         let has_failures = deletion.failed > 0 || deletion.unconfirmed > 0;
         let (tone, ending) =
@@ -279,6 +286,9 @@ fn nothing_applied(summary: &Summary, command: &str) -> Headline {
 
 /// What was deleted by a run that did not end as it was asked to.
 fn deleted_sentence(summary: &Summary) -> String {
+    if let Some(restore) = &summary.restore {
+        return format!("{}.", undo::restored(restore, summary.dry_run));
+    }
     match &summary.deletion {
         Some(deletion) if deletion.deleted > 0 || deletion.unconfirmed > 0 => {
             format!("{}.", outcomes(summary, deletion))
@@ -310,7 +320,12 @@ fn outcomes(summary: &Summary, deletion: &Deletion) -> String {
     let of_planned = format!("{} of {}", human_count(deletion.deleted), counted(deletion.requested, one, many));
     let was = if deletion.requested == 1 { "was" } else { "were" };
     let (freed, marked) = (human_bytes(deletion.bytes_deleted), human_bytes(deletion.bytes_marked));
+    let is_aside = deletion.bytes_quarantined > 0 || summary.quarantine.is_some();
+    let quarantined = human_bytes(deletion.bytes_quarantined);
     let clause = match (marks(versioning) || deletion.bytes_marked > 0, deletion.bytes_deleted > 0) {
+        (false, false) if is_aside => {
+            format!("{of_planned} {was} copied aside and deleted ({quarantined}), to be freed after the reaper")
+        }
         (false, _) => format!("{of_planned} {was} deleted and {freed} freed"),
         (true, true) => format!("{of_planned} {was} deleted or marked, {freed} freed and {marked} only marked"),
         (true, false) => format!("{of_planned} {was} marked as deleted ({marked}) and nothing was freed"),
@@ -335,31 +350,6 @@ pub(crate) fn marks(versioning: Versioning) -> bool {
         Versioning::Enabled | Versioning::Suspended => true,
         Versioning::Unversioned | Versioning::Unknown => false,
     }
-}
-
-/// Whether what was deleted, or may be, can be brought back, and whether it frees anything; `None` where nothing may go.
-pub(crate) fn undo(summary: &Summary) -> Option<&'static str> {
-    let is_done = summary.deletion.is_some_and(|deletion| deletion.deleted > 0 || deletion.unconfirmed > 0);
-    if !is_done && summary.groups.eligible == 0 {
-        return None;
-    }
-    Some(match (summary.target.versioning, is_done) {
-        (Versioning::Unversioned, true) => "The bucket keeps no versions: what was deleted cannot be brought back.",
-        (Versioning::Unversioned, false) => "The bucket keeps no versions: a deletion cannot be undone.",
-        (Versioning::Enabled, true) => {
-            "The bucket keeps versions: what was deleted is only marked, and nothing is freed until its old versions go."
-        }
-        (Versioning::Enabled, false) => {
-            "The bucket keeps versions: a deletion only marks, and nothing is freed until the old versions go."
-        }
-        (Versioning::Suspended, _) => {
-            "Versioning of the bucket is suspended: a deletion adds a marker, older versions stay and are not freed, \
-             and what was written since cannot be brought back."
-        }
-        (Versioning::Unknown, _) => {
-            "The store did not say whether the bucket keeps versions: take it that a deletion cannot be undone."
-        }
-    })
 }
 
 /// What a breaker saw, or allows, as a person reads it; `None` where it was not judged.

@@ -25,6 +25,22 @@ pub struct Sighting {
     pub is_changed: bool,
 }
 
+impl Sighting {
+    /// The first sighting of an orphan, by the scan `run`.
+    #[must_use]
+    pub fn first(run: RunId, as_of: Timestamp, digest: Sha256Hash) -> Self {
+        Self {
+            first_run: run,
+            first_seen: as_of,
+            last_seen: as_of,
+            sightings: 1,
+            witnessed: chrono::Duration::zero(),
+            digest,
+            is_changed: false,
+        }
+    }
+}
+
 /// The most that the time between two sightings counts: one jump of every clock then matures nothing.
 fn longest_counted_gap(policy: &Policy) -> chrono::Duration {
     if policy.unsafe_short_grace {
@@ -37,15 +53,7 @@ fn longest_counted_gap(policy: &Policy) -> chrono::Duration {
 /// Adds the sighting of this scan to the history. Anything but the same objects at a later time starts it again.
 #[must_use]
 pub fn sight(before: Option<&Sighting>, digest: Sha256Hash, run: RunId, as_of: Timestamp, policy: &Policy) -> Sighting {
-    let started_again = |is_changed| Sighting {
-        first_run: run,
-        first_seen: as_of,
-        last_seen: as_of,
-        sightings: 1,
-        witnessed: chrono::Duration::zero(),
-        digest,
-        is_changed,
-    };
+    let started_again = |is_changed| Sighting { is_changed, ..Sighting::first(run, as_of, digest) };
     let Some(before) = before else { return started_again(false) };
     if before.digest != digest {
         return started_again(true);

@@ -35,7 +35,7 @@ impl Ledger {
     }
 
     /// Takes in a good scan, as a whole or not at all: the sightings of its orphans, the end of all others, and the new
-    /// baseline.
+    /// baseline. Sightings that another process has ended or changed since the scan read them start again with this run.
     pub async fn record_scan(
         &self,
         scope: &str,
@@ -48,7 +48,8 @@ impl Ledger {
         let before = statement(STEP, "SELECT count(*) AS ids FROM sightings WHERE scope = $1").bind(scope);
         let before = before.one(&mut transaction).await?.count("ids")?;
         for orphans in orphans.chunks(ROWS_AT_ONCE) {
-            write_sightings(&mut transaction, scope, run, orphans).await?;
+            let orphans = as_they_go_on(&mut transaction, scope, run, orphans).await?;
+            write_sightings(&mut transaction, scope, run, &orphans).await?;
         }
         let resolved =
             statement(STEP, "DELETE FROM sightings WHERE scope = $1 AND last_run <> $2").bind(scope).bind(run);
@@ -78,9 +79,11 @@ impl Ledger {
 
     /// Makes the next scan take an id for changed, whatever it sees: a look in between saw something else.
     pub async fn spoil(&self, scope: &str, id: DatasetId) -> Result<(), RecordError> {
+        const STEP: &str = "spoil the sightings of an id";
+        let mut transaction = self.begin(STEP).await?;
         let update = "UPDATE sightings SET digest = $3 WHERE scope = $1 AND id = $2";
-        let update = statement("spoil the sightings of an id", update).bind(scope).bind(id).bind(&[0; 32][..]);
-        update.run(&self.database).await.map(drop)
+        statement(STEP, update).bind(scope).bind(id).bind(&[0; 32][..]).run(&mut transaction).await?;
+        transaction.commit(STEP).await
     }
 
     /// The ids that have sightings.
@@ -94,6 +97,42 @@ impl Ledger {
         let delete = statement("start all sightings again", "DELETE FROM sightings WHERE scope = $1").bind(scope);
         delete.run(&self.database).await
     }
+}
+
+/// The sightings as they can be written: those that go on must go on from what is there. Where another process forgot,
+/// spoiled or continued them since this scan read them, writing them as they were computed would undo that, and bring a
+/// plan back that is off for good.
+async fn as_they_go_on(
+    transaction: &mut Transaction,
+    scope: &str,
+    run: RunId,
+    orphans: &[(DatasetId, Sighting)],
+) -> Result<Vec<(DatasetId, Sighting)>, RecordError> {
+    let places: Vec<String> = (0..orphans.len()).map(|place| format!("${}", place + 2)).collect();
+    let select = format!("SELECT * FROM sightings WHERE scope = $1 AND id IN ({})", places.join(", "));
+    let select = statement("record the scan", select).bind(scope);
+    let rows = orphans.iter().fold(select, |select, (id, _)| select.bind(*id)).all(&mut *transaction).await?;
+    let mut found = BTreeMap::new();
+    for row in &rows {
+        found.insert(DatasetId(row.get("id")?), read_sighting(row)?);
+    }
+    let goes_on = |id: &DatasetId, sighting: &Sighting| {
+        let is_next = |before: &Sighting| {
+            before.first_run == sighting.first_run
+                && before.digest == sighting.digest
+                && before.sightings.saturating_add(1) == sighting.sightings
+        };
+        sighting.first_run == run || found.get(id).is_some_and(is_next)
+    };
+    let written = |(id, sighting): &(DatasetId, Sighting)| {
+        let sighting = if goes_on(id, sighting) {
+            sighting.clone()
+        } else {
+            Sighting::first(run, sighting.last_seen, sighting.digest)
+        };
+        (*id, sighting)
+    };
+    Ok(orphans.iter().map(written).collect())
 }
 
 async fn write_sightings(

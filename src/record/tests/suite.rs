@@ -152,12 +152,12 @@ mod sightings {
     #[tokio::test]
     async fn a_sighting_comes_back_as_it_was() {
         let book = book!();
-        record(&book, SCOPE, 1, &[(id(1), sighting(1, 5)), (id(2), Sighting { is_changed: true, ..sighting(2, 6) })])
+        record(&book, SCOPE, 1, &[(id(1), sighting(1, 5)), (id(2), Sighting { is_changed: true, ..sighting(1, 6) })])
             .await;
         assert_eq!(book.sighting(SCOPE, id(1)).await.expect("readable"), Some(sighting(1, 5)));
         assert_eq!(
             book.sighting(SCOPE, id(2)).await.expect("readable"),
-            Some(sighting(2, 6)),
+            Some(sighting(1, 6)),
             "that it changed is of its scan only"
         );
         assert_eq!(book.sighting(SCOPE, id(3)).await.expect("readable"), None);
@@ -171,8 +171,28 @@ mod sightings {
             first_run: run(7),
             is_changed: false,
         };
-        record(&book, SCOPE, 2, &[(id(1), later.clone())]).await;
+        record(&book, SCOPE, 7, &[(id(1), later.clone())]).await;
         assert_eq!(book.sighting(SCOPE, id(1)).await.expect("readable"), Some(later), "every field is taken over");
+    }
+
+    #[tokio::test]
+    async fn a_scan_brings_no_sightings_back_that_another_process_has_ended_meanwhile() {
+        let book = book!();
+        let all = |sighting: &Sighting| [1, 2, 3].map(|n| (id(n), sighting.clone()));
+        record(&book, SCOPE, 1, &all(&sighting(1, 0))).await;
+        // A scan has read these, and computes what comes next; before it writes, others forget one and spoil one.
+        let next = Sighting { sightings: 4, last_seen: at(50), ..sighting(1, 0) };
+        book.forget(SCOPE, &[id(1)]).await.expect("forgotten");
+        book.spoil(SCOPE, id(2)).await.expect("spoiled");
+        record(&book, SCOPE, 2, &all(&next)).await;
+        let again = Sighting::first(run(2), at(50), hash(9));
+        for (n, expected) in [(1, &again), (2, &again), (3, &next)] {
+            assert_eq!(book.sighting(SCOPE, id(n)).await.expect("readable").as_ref(), Some(expected), "{n}");
+        }
+        // Another scan that had read the same as this one, and is slower, does not count on top of it.
+        record(&book, SCOPE, 3, &[(id(3), next)]).await;
+        let sighted = book.sighting(SCOPE, id(3)).await.expect("readable").expect("sighted");
+        assert_eq!((sighted.first_run, sighted.sightings), (run(3), 1));
     }
 
     #[tokio::test]

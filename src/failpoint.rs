@@ -9,6 +9,8 @@ pub fn reach(step: &str) {
     use rustix::process::{Signal, getpid, kill_process};
     use std::sync::atomic::{AtomicU32, Ordering};
     static SEEN: AtomicU32 = AtomicU32::new(0);
+    #[cfg(test)]
+    stage::reach(step);
     let Ok(wanted) = std::env::var("ORPHAN_SWEEPER_TEST_KILL_AT") else { return };
     let (name, count) = wanted.split_once(':').unwrap_or((&wanted, "1"));
     if name != step || SEEN.fetch_add(1, Ordering::SeqCst) + 1 != count.parse().unwrap_or(1) {
@@ -65,4 +67,56 @@ pub fn lease() -> Option<std::time::Duration> {
 #[cfg(not(debug_assertions))]
 pub fn lease() -> Option<std::time::Duration> {
     None
+}
+
+#[cfg(test)]
+pub use stage::{Killed, is_staged, kill_at, leave, step_onto};
+
+/// A simulated process, for the thread that plays it.
+#[cfg(test)]
+mod stage {
+    use std::cell::{Cell, RefCell};
+
+    thread_local! {
+        static IS_STAGED: Cell<bool> = const { Cell::new(false) };
+        static KILL_AT: RefCell<Option<(String, u32)>> = const { RefCell::new(None) };
+    }
+
+    /// What unwinds from the step at which the process is killed.
+    pub struct Killed;
+
+    /// From now on this thread plays a process: it waits for no clock.
+    pub fn step_onto() {
+        IS_STAGED.set(true);
+    }
+
+    /// Whether this thread plays a process.
+    pub fn is_staged() -> bool {
+        IS_STAGED.get()
+    }
+
+    /// The process is to be killed when it reaches `step` for the n-th time.
+    pub fn kill_at(step: &str, n: u32) {
+        KILL_AT.set(Some((step.to_owned(), n)));
+    }
+
+    /// No kill is wanted any more.
+    pub fn leave() {
+        KILL_AT.set(None);
+    }
+
+    /// Ends the process where it was told to: nothing after this step happens.
+    pub fn reach(step: &str) {
+        let is_last = KILL_AT.with_borrow_mut(|wanted| match wanted {
+            Some((name, left)) if name == step => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+            Some(_) | None => false,
+        });
+        if is_last {
+            leave();
+            std::panic::resume_unwind(Box::new(Killed));
+        }
+    }
 }

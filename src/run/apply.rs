@@ -276,7 +276,7 @@ async fn apply_plan(
     if totals.groups > 0 {
         ask_person(session, approved, totals)?;
     }
-    let deleter = keyring.deleting(session.services, session.scope)?;
+    let deleter = keyring.deleter(session.services, session.scope)?;
     let is_aside = session.draft.quarantine.is_some();
     let copier = if is_aside { Some(keyring.copying(session.services)?) } else { None };
     tracing::warn!(
@@ -298,7 +298,7 @@ async fn apply_plan(
     session.services.ledger.start_plan(plan.hash, session.run, &unreported).await?;
     crate::failpoint::reach("plan_started");
     let chosen = Chosen { order, copier: copier.as_ref(), scan: &scan, candidates: &candidates, kept: &kept };
-    dispose(session, reading, &deleter, chosen).await?;
+    dispose(session, reading, &*deleter, chosen).await?;
     abort_stale_uploads(session, reading, keyring, &scan).await
 }
 

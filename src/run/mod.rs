@@ -12,6 +12,8 @@ mod restore;
 pub mod review;
 mod scan;
 mod session;
+#[cfg(test)]
+mod simulation;
 mod trend;
 mod uploads;
 mod versions;
@@ -34,7 +36,7 @@ use crate::exit::Exit;
 use crate::list::references::{self, References};
 use crate::model::Mode;
 use crate::record::Ledger;
-use crate::s3::{ConnectError, Connection, ReadStore, S3Copy, S3Delete, S3Read, S3Versions};
+use crate::s3::{ConnectError, Connection, DeleteStore, ReadStore, S3Copy, S3Delete, S3Read, S3Versions};
 use crate::telemetry::Progress;
 
 /// What every run of a command shares.
@@ -128,16 +130,27 @@ pub enum SetupError {
 #[derive(Debug, Clone)]
 pub struct Keyring {
     variables: Variables,
+    /// A world that a test plays instead of the store and the database.
+    #[cfg(test)]
+    stage: Option<simulation::Stage>,
 }
 
 impl Keyring {
     /// The secrets that these variables hold or name.
     pub fn new(variables: Variables) -> Self {
-        Self { variables }
+        Self {
+            variables,
+            #[cfg(test)]
+            stage: None,
+        }
     }
 
     /// What a run of `scope` reads from. Nothing is sent yet.
     pub fn reading(&self, services: &Services, scope: &Scope) -> Result<Reading, SetupError> {
+        #[cfg(test)]
+        if let Some(stage) = &self.stage {
+            return Ok(stage.reading());
+        }
         let credentials = secrets::store(&services.config, &self.variables)?;
         let connection = Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?;
         let url = secrets::database(&services.config, &self.variables)?;
@@ -164,6 +177,15 @@ impl Keyring {
         let credentials = secrets::store_for_deletion(&services.config, &self.variables)?;
         let connection = Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?;
         Ok(connection.deleting(&scope.bucket))
+    }
+
+    /// What a plan of `scope` is disposed of with.
+    pub fn deleter(&self, services: &Services, scope: &Scope) -> Result<Box<dyn DeleteStore>, SetupError> {
+        #[cfg(test)]
+        if let Some(stage) = &self.stage {
+            return Ok(Box::new(stage.clone()));
+        }
+        Ok(Box::new(self.deleting(services, scope)?))
     }
 
     /// What a command that deletes or restores copies with.

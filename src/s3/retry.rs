@@ -20,6 +20,10 @@ pub fn pause_after(failed_attempts: u32) -> Duration {
 
 /// Waits that long, or until the run is told to stop; says whether to go on.
 pub async fn wait_before_retry(failed_attempts: u32, stop: &CancellationToken) -> bool {
+    #[cfg(test)]
+    if crate::failpoint::is_staged() {
+        return !stop.is_cancelled();
+    }
     tokio::select! {
         () = tokio::time::sleep(pause_after(failed_attempts)) => true,
         () = stop.cancelled() => false,

@@ -268,15 +268,19 @@ impl SentinelSample {
 
 /// What a re-check found of one table that is to be recognised again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Recognised {
+pub(crate) struct Recognised {
     /// Sentinels found.
-    sentinels: usize,
+    pub(crate) sentinels: usize,
     /// Whether it has a row with an id at all. Asked where the run found none; else what the sentinels say.
-    has_rows: bool,
+    pub(crate) has_rows: bool,
 }
 
 /// Compares what a re-check found with what the run read.
-fn check_anchor(found: &DatabaseIdentity, recognised: &[Recognised], anchor: &Anchor) -> Result<(), ReferencesError> {
+pub(crate) fn check_anchor(
+    found: &DatabaseIdentity,
+    recognised: &[Recognised],
+    anchor: &Anchor,
+) -> Result<(), ReferencesError> {
     if *found != anchor.identity {
         return Err(ReferencesError::Moved(format!("it was {}, it is {found}", anchor.identity)));
     }

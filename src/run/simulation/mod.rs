@@ -1,0 +1,112 @@
+//! The program in a world that a seed makes up: nights of audits, sweeps and applications, some killed, some two at a time,
+//! over a store and a database that fail in every way that real ones have been seen to, while writers come and go.
+//!
+//! What runs is the production code, from `run_scope` down; only the client of the store and of the database are played. An
+//! oracle looks at every delete request before it is carried out. A seed tells the same story every time:
+//!
+//! - `ORPHAN_SWEEPER_TEST_SEED=n` plays one, and prints what happened;
+//! - `ORPHAN_SWEEPER_TEST_SEEDS=n` plays that many.
+
+mod database;
+mod director;
+mod stage;
+mod store;
+mod story;
+mod world;
+
+pub use stage::Stage;
+use std::future::Future;
+
+use story::{Ending, Story};
+
+/// Stories that are played at least, and for how long more are.
+const LEAST_SEEDS: u64 = 200;
+const TIME_FOR_SEEDS: std::time::Duration = std::time::Duration::from_secs(100);
+
+fn variable(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// Plays a story on this thread.
+fn on_stage<F: Future<Output = Ending>>(story: impl FnOnce() -> F) -> Ending {
+    crate::failpoint::step_onto();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(story())
+}
+
+fn play(seed: u64) -> Ending {
+    on_stage(|| async { Story::begin(seed).await.play().await })
+}
+
+#[track_caller]
+fn assert_sound(seed: u64, ending: &Ending) {
+    assert!(
+        ending.violations.is_empty(),
+        "seed {seed}: {}\n{}\nplay it again: ORPHAN_SWEEPER_TEST_SEED={seed} cargo test --lib simulation -- --nocapture",
+        ending.violations.join("; "),
+        ending.trace.join("\n"),
+    );
+}
+
+#[test]
+fn no_seed_loses_a_live_dataset() {
+    if let Some(seed) = variable("ORPHAN_SWEEPER_TEST_SEED") {
+        let ending = play(seed);
+        println!("{}", ending.trace.join("\n"));
+        return assert_sound(seed, &ending);
+    }
+    let wanted = variable("ORPHAN_SWEEPER_TEST_SEEDS");
+    let watch = crate::clock::Stopwatch::start();
+    let is_enough = |played: u64| match wanted {
+        Some(wanted) => played >= wanted,
+        None => played >= LEAST_SEEDS && watch.elapsed() >= TIME_FOR_SEEDS,
+    };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let next = std::sync::atomic::AtomicU64::new(0);
+    let totals = parking_lot::Mutex::new(Ending::default());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if is_enough(seed) {
+                        return;
+                    }
+                    let ending = play(seed);
+                    if !ending.violations.is_empty() {
+                        // The other threads need not go on.
+                        next.store(u64::MAX / 2, std::sync::atomic::Ordering::Relaxed);
+                    }
+                    assert_sound(seed, &ending);
+                    totals.lock().add(&ending);
+                }
+            });
+        }
+    });
+    let totals = totals.into_inner();
+    println!(
+        "{} seeds in {:.0?}: {} runs, {} of them killed, {} calls, {} objects deleted, {} lost in the window",
+        totals.stories,
+        watch.elapsed(),
+        totals.runs,
+        totals.killed,
+        totals.calls,
+        totals.deleted,
+        totals.lost_in_window
+    );
+    assert!(totals.stories >= wanted.unwrap_or(LEAST_SEEDS));
+    assert!(totals.deleted > totals.stories, "the stories hardly delete anything");
+    // Writers that step into the window between check and request lose objects there, and the stories know it.
+    assert!(totals.stories < LEAST_SEEDS || totals.lost_in_window > 0, "nobody ever stepped into the window");
+}
+
+#[test]
+fn a_seed_tells_the_same_story_twice() {
+    for seed in 1000..1010 {
+        let (first, second) = (play(seed), play(seed));
+        let differs = first.trace.iter().zip(&second.trace).position(|(first, second)| first != second);
+        assert_eq!(differs, None, "seed {seed}: {:#?}", differs.map(|at| (&first.trace[..=at], &second.trace[at])));
+        assert_eq!(first.trace.len(), second.trace.len(), "seed {seed}");
+    }
+}

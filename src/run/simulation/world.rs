@@ -1,0 +1,477 @@
+//! The simulated world: the truth, what acts in it, and the oracle that looks at every request.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::Duration;
+
+use super::database::DatabaseFault;
+use super::stage::Waiting;
+use super::store::Late;
+use crate::clock::ManualClock;
+use crate::config::TableName;
+use crate::model::{DatasetId, ObjectKey, Timestamp};
+use crate::plan::DeletePlan;
+
+/// The row of a dataset, in truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowState {
+    Absent,
+    /// Inserted by a transaction that is open since then.
+    Uncommitted(Timestamp),
+    Live,
+}
+
+/// A dataset as its application knows it.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    pub row: RowState,
+    /// The step that made the row visible.
+    pub live_since: u64,
+    /// Whether any look has seen that row. One that came and went between two looks is as if it had never been.
+    pub is_row_seen: bool,
+    /// Since when, in true time, it has no row.
+    pub gone_at: Timestamp,
+    /// The keys that its application wrote.
+    pub keys: BTreeSet<String>,
+    /// The step of the last look that saw it live.
+    pub seen_live: u64,
+}
+
+/// An object.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    pub version: u64,
+    /// When it was written, by the store's clock.
+    pub modified: Timestamp,
+}
+
+/// What a re-check of a run said of an id, and what was true then.
+#[derive(Debug, Clone)]
+pub struct Check {
+    pub step: u64,
+    pub was_live: bool,
+    pub seen_live: u64,
+    pub gone_at: Timestamp,
+    /// Requests that it may still stand behind.
+    pub unused: i64,
+}
+
+/// A key of a delete request, as it arrived.
+#[derive(Debug, Clone)]
+pub struct Requested {
+    pub run: usize,
+    pub key: String,
+    pub id: DatasetId,
+    /// The version that the run listed last.
+    pub listed: u64,
+    pub check: Check,
+}
+
+/// What is known of a plan.
+#[derive(Debug, Clone)]
+pub struct KnownPlan {
+    pub plan: DeletePlan,
+    /// The run that made it.
+    pub run: usize,
+}
+
+/// Everything but the program.
+pub struct World {
+    pub rng: fastrand::Rng,
+    pub step: u64,
+    pub trace: Vec<String>,
+    pub waiting: Vec<Waiting>,
+    /// When the story begins, and true time.
+    pub begun: Timestamp,
+    pub now: Timestamp,
+    /// By how much every clock, and each alone, is ahead.
+    pub ahead: Duration,
+    pub host_ahead: Duration,
+    pub store_ahead: Duration,
+    pub database_ahead: Duration,
+    pub has_jumped: bool,
+    pub clock: ManualClock,
+    pub grace: Duration,
+    pub datasets: BTreeMap<DatasetId, Dataset>,
+    pub objects: BTreeMap<String, Stored>,
+    pub versions: u64,
+    /// The ids that plans name: while they are deleted, writers come back to them.
+    pub hot: BTreeSet<DatasetId>,
+    /// Probabilities: of a store's fault for each request, of a stale listing, of a writer's act at each turn, of a fault of
+    /// the database at each turn.
+    pub store_faults: f64,
+    pub stale_listings: f64,
+    pub acts: f64,
+    pub faults: f64,
+    pub page_size: usize,
+    /// Whether writers keep out of the window between the last check and the request.
+    pub is_strict: bool,
+    pub late: Vec<Late>,
+    pub table: String,
+    pub table_name: TableName,
+    pub database_fault: DatabaseFault,
+    pub hidden_row: Option<(DatasetId, u8)>,
+    pub hides_transactions: bool,
+    // The oracle's memory.
+    pub read_at: BTreeMap<usize, u64>,
+    pub listed: BTreeMap<(usize, String), u64>,
+    pub first_listed: BTreeMap<(usize, String), u64>,
+    pub checks: BTreeMap<(usize, DatasetId), Check>,
+    pub blocked: BTreeSet<DatasetId>,
+    pub requested: Vec<Requested>,
+    pub lost_in_window: BTreeSet<String>,
+    pub deleted: u64,
+    pub violations: Vec<String>,
+}
+
+/// The prefix of an id's group by one of the two patterns.
+pub fn prefix(pattern: usize, id: DatasetId) -> String {
+    if pattern == 0 { format!("synthetic/{id}/") } else { format!("synthetic/dataset-{id}/") }
+}
+
+/// The id that a key belongs to.
+fn id_of(key: &str) -> Option<DatasetId> {
+    let group = key.strip_prefix("synthetic/")?.split('/').next()?;
+    DatasetId::parse_lenient(group.strip_prefix("dataset-").unwrap_or(group))
+}
+
+impl World {
+    /// Whether something of this probability happens now.
+    pub(super) fn chance(&mut self, probability: f64) -> bool {
+        probability > 0.0 && self.rng.f64() < probability
+    }
+
+    pub(super) fn tell(&mut self, event: &str) {
+        self.trace.push(format!("{:5} {event}", self.step));
+    }
+
+    fn violate(&mut self, what: String) {
+        self.tell(&format!("VIOLATION: {what}"));
+        self.violations.push(what);
+    }
+
+    /// Writes an object.
+    pub(super) fn put(&mut self, key: &str, age: Duration) {
+        self.versions += 1;
+        let modified = self.store_time() - age;
+        let stored = Stored { version: self.versions, modified };
+        self.objects.insert(key.to_owned(), stored);
+    }
+
+    /// Adds a dataset with these keys, live or an orphan.
+    pub(super) fn add(&mut self, id: DatasetId, row: RowState, keys: impl IntoIterator<Item = String>, age: Duration) {
+        let keys: BTreeSet<String> = keys.into_iter().collect();
+        keys.iter().for_each(|key| self.put(key, age));
+        let gone_at = self.now - age;
+        let dataset = Dataset { row, live_since: 0, is_row_seen: true, gone_at, keys, seen_live: 0 };
+        self.datasets.insert(id, dataset);
+    }
+
+    /// A look saw the id live.
+    pub(super) fn see_live(&mut self, id: DatasetId) {
+        let step = self.step;
+        if let Some(dataset) = self.datasets.get_mut(&id) {
+            dataset.is_row_seen |= dataset.row == RowState::Live;
+            dataset.seen_live = step;
+        }
+    }
+
+    /// A re-check of an id is answered.
+    pub(super) fn note_check(&mut self, run: usize, id: DatasetId) {
+        let step = self.step;
+        let Some(dataset) = self.datasets.get(&id) else { return };
+        let (was_live, seen_live, gone_at) = (dataset.row == RowState::Live, dataset.seen_live, dataset.gone_at);
+        let unused = self.checks.get(&(run, id)).map_or(0, |check| check.unused) + 1;
+        self.checks.insert((run, id), Check { step, was_live, seen_live, gone_at, unused });
+        if self.is_strict {
+            self.blocked.insert(id);
+        }
+    }
+
+    /// The oracle at the arrival of a delete request.
+    pub(super) fn judge_request(&mut self, run: usize, keys: &[ObjectKey]) {
+        let first = keys[0].as_str();
+        let Some(id) = id_of(first) else { return self.violate(format!("`{first}` belongs to no dataset")) };
+        let Some(check) = self.checks.get_mut(&(run, id)) else {
+            return self.violate(format!("{id} was requested and nobody asked for it"));
+        };
+        // Keys that need a request each share one answer.
+        if keys.len() > 1 {
+            check.unused -= 1;
+        }
+        let check = check.clone();
+        if check.unused < 0 {
+            self.violate(format!("{id}: an attempt without a re-check of its own"));
+        }
+        if check.was_live {
+            self.violate(format!("{id} was live when it was asked for last"));
+        }
+        let grace = if self.has_jumped { self.grace / 2 } else { self.grace };
+        if self.now - check.gone_at < grace - Duration::minutes(30) {
+            self.violate(format!("{id} lost its row only {} h ago", (self.now - check.gone_at).num_hours()));
+        }
+        for key in keys {
+            if id_of(key.as_str()) != Some(id) {
+                self.violate(format!("`{}` is requested with the check of {id}", key.as_str()));
+            }
+            let Some(listed) = self.listed.get(&(run, key.as_str().to_owned())).copied() else {
+                self.violate(format!("`{}` was never listed by run {run}", key.as_str()));
+                continue;
+            };
+            let key = key.as_str().to_owned();
+            self.requested.push(Requested { run, key, id, listed, check: check.clone() });
+        }
+        if keys.len() > 1 {
+            self.blocked.remove(&id);
+        }
+    }
+
+    /// An object is gone by our request: of a live dataset only in the window between check and request.
+    pub(super) fn judge_removal(&mut self, run: usize, key: &ObjectKey) {
+        self.deleted += 1;
+        let Some(id) = id_of(key.as_str()) else { return };
+        let asked = self.requested.iter().rev().find(|asked| asked.run == run && asked.key == key.as_str());
+        let checked = asked.map_or(0, |asked| asked.check.step);
+        let Some(dataset) = self.datasets.get(&id).filter(|dataset| dataset.row == RowState::Live) else { return };
+        if dataset.live_since > checked {
+            self.lost_in_window.insert(key.as_str().to_owned());
+        } else {
+            self.violate(format!("`{}` of a live dataset is gone", key.as_str()));
+        }
+    }
+
+    /// The oracle at the end of a run: what it asked for stands in its plan, as the plan saw it, and was not seen live since.
+    pub(super) fn judge_run(&mut self, run: usize, plan: Option<&KnownPlan>) {
+        let asked: Vec<Requested> = self.requested.iter().filter(|asked| asked.run == run).cloned().collect();
+        if asked.is_empty() {
+            return;
+        }
+        let Some(plan) = plan else { return self.violate(format!("run {run} deletes by no plan")) };
+        let made = self.read_at.get(&plan.run).copied().unwrap_or(0);
+        for asked in asked {
+            let Requested { key, id, listed, check, .. } = asked;
+            if !plan.plan.groups.iter().any(|group| group.id == id && key.starts_with(&group.prefix)) {
+                self.violate(format!("`{key}` is in no plan"));
+            }
+            if self.first_listed.get(&(plan.run, key.clone())) != Some(&listed) {
+                self.violate(format!("`{key}` is not what the plan saw"));
+            }
+            if check.seen_live > made {
+                self.violate(format!("{id} was seen live since its plan was made"));
+            }
+        }
+    }
+
+    /// The oracle at the end of the story: live data is whole, but for the window.
+    pub(super) fn judge_end(&mut self) {
+        let live = self.datasets.values().filter(|dataset| dataset.row == RowState::Live);
+        let gone = live.flat_map(|dataset| &dataset.keys).filter(|key| !self.objects.contains_key(*key));
+        let lost: Vec<String> = gone.filter(|key| !self.lost_in_window.contains(*key)).cloned().collect();
+        lost.into_iter().for_each(|key| self.violate(format!("at the end `{key}` of a live dataset is gone")));
+        if self.is_strict && !self.lost_in_window.is_empty() {
+            self.violate("something was lost in a window that nobody stepped into".into());
+        }
+    }
+
+    /// Time passes, and others act, before the next call has its turn.
+    pub(super) fn pass(&mut self) {
+        self.step += 1;
+        self.now += Duration::milliseconds(self.rng.i64(1..400));
+        self.set_clock();
+        if self.chance(self.acts) {
+            self.act();
+        }
+        if self.chance(self.acts) {
+            self.come_back();
+        }
+        if self.chance(self.faults) {
+            self.break_or_mend();
+        }
+        if !self.is_strict && self.chance(0.1) && !self.late.is_empty() {
+            let late = self.late.remove(0);
+            self.tell(&format!("the store carries out a request of run {}", late.run));
+            self.carry_out(&late);
+        }
+    }
+
+    pub(super) fn set_clock(&self) {
+        self.clock.set(self.now + self.ahead + self.host_ahead);
+    }
+
+    fn pick(&mut self, wanted: impl Fn(&RowState) -> bool) -> Option<DatasetId> {
+        let only_hot = !self.checks.is_empty() && self.rng.u8(0..4) > 0;
+        let fits =
+            |(id, dataset): &(&DatasetId, &Dataset)| wanted(&dataset.row) && (!only_hot || self.hot.contains(id));
+        let ids: Vec<DatasetId> = self.datasets.iter().filter(fits).map(|(id, _)| *id).collect();
+        (!ids.is_empty()).then(|| ids[self.rng.usize(0..ids.len())])
+    }
+
+    /// A writer does something.
+    pub(super) fn act(&mut self) {
+        match self.rng.u8(0..9) {
+            0 | 1 => self.insert(),
+            2 => self.forget_row(),
+            3 | 4 => self.write_into_orphan(),
+            5 => self.begin(),
+            6 => self.commit(),
+            7 => self.new_dataset(),
+            _ => self.write_into_live(),
+        }
+    }
+
+    fn insert(&mut self) {
+        let Some(id) = self.pick(|row| *row == RowState::Absent).filter(|id| !self.blocked.contains(id)) else {
+            return;
+        };
+        self.make_live(id, "inserted");
+    }
+
+    /// The row of an id that is being deleted comes back.
+    fn come_back(&mut self) {
+        let asked: Vec<DatasetId> =
+            self.checks.keys().map(|(_, id)| *id).filter(|id| !self.blocked.contains(id)).collect();
+        if asked.is_empty() {
+            return;
+        }
+        let id = asked[self.rng.usize(0..asked.len())];
+        if self.datasets[&id].row == RowState::Absent {
+            self.make_live(id, "inserted again");
+        }
+    }
+
+    fn commit(&mut self) {
+        let open = self.pick(|row| matches!(row, RowState::Uncommitted(_)));
+        let Some(id) = open.filter(|id| !self.blocked.contains(id)) else { return };
+        self.make_live(id, "committed");
+    }
+
+    /// The row is there. Its application looks whether its objects are, and writes what is not.
+    fn make_live(&mut self, id: DatasetId, how: &str) {
+        let step = self.step;
+        let dataset = self.datasets.get_mut(&id).expect("picked");
+        (dataset.row, dataset.live_since, dataset.is_row_seen) = (RowState::Live, step, false);
+        let missing: Vec<String> =
+            dataset.keys.iter().filter(|key| !self.objects.contains_key(*key)).cloned().collect();
+        self.tell(&format!("{id} is {how}; {} objects are written again", missing.len()));
+        missing.iter().for_each(|key| self.put(key, Duration::zero()));
+    }
+
+    /// Every transaction that is open is committed or rolled back.
+    pub(super) fn end_transactions(&mut self) {
+        let open = |dataset: &Dataset| matches!(dataset.row, RowState::Uncommitted(_));
+        let open: Vec<DatasetId> =
+            self.datasets.iter().filter(|(_, dataset)| open(dataset)).map(|(id, _)| *id).collect();
+        for id in open {
+            if self.rng.bool() {
+                self.make_live(id, "committed");
+            } else {
+                self.datasets.get_mut(&id).expect("open").row = RowState::Absent;
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let now = self.now;
+        let Some(id) = self.pick(|row| *row == RowState::Absent) else { return };
+        self.datasets.get_mut(&id).expect("picked").row = RowState::Uncommitted(now);
+        self.tell(&format!("a transaction inserts {id}"));
+    }
+
+    /// A dataset is deleted, and its objects are forgotten. Enough rows stay for the breakers to judge.
+    fn forget_row(&mut self) {
+        let now = self.now;
+        let live = self.datasets.values().filter(|dataset| dataset.row == RowState::Live).count();
+        if live <= 13 {
+            return;
+        }
+        // A row that came back is soon gone again.
+        let back: Vec<DatasetId> =
+            self.hot.iter().filter(|id| self.datasets[*id].row == RowState::Live).copied().collect();
+        let chosen = if !back.is_empty() && self.rng.u8(0..4) > 0 {
+            Some(back[self.rng.usize(0..back.len())])
+        } else {
+            self.pick(|row| *row == RowState::Live)
+        };
+        let Some(id) = chosen else { return };
+        let dataset = self.datasets.get_mut(&id).expect("picked");
+        dataset.row = RowState::Absent;
+        if dataset.is_row_seen {
+            dataset.gone_at = now;
+        }
+        self.tell(&format!("{id} is deleted and leaks"));
+    }
+
+    fn write_into_orphan(&mut self) {
+        let Some(id) = self.pick(|row| *row == RowState::Absent) else { return };
+        self.write_into(id);
+    }
+
+    fn write_into_live(&mut self) {
+        let Some(id) = self.pick(|row| *row == RowState::Live) else { return };
+        self.write_into(id);
+    }
+
+    fn write_into(&mut self, id: DatasetId) {
+        let pattern = self.rng.usize(0..2);
+        let key = format!("{}{}", prefix(pattern, id), self.rng.u8(0..4));
+        self.put(&key, Duration::zero());
+        self.tell(&format!("`{key}` is written"));
+        self.datasets.get_mut(&id).expect("picked").keys.insert(key);
+    }
+
+    fn new_dataset(&mut self) {
+        let id = DatasetId(uuid::Uuid::from_u128(self.rng.u128(..)));
+        let row = if self.rng.bool() { RowState::Live } else { RowState::Absent };
+        self.add(id, row, [format!("{}x", prefix(0, id))], Duration::zero());
+        let dataset = self.datasets.get_mut(&id).expect("added");
+        (dataset.live_since, dataset.is_row_seen) = (self.step, false);
+        self.tell(&format!("{id} is new, {row:?}"));
+    }
+
+    /// Something breaks; or, if anything is broken, is mended.
+    pub(super) fn break_or_mend(&mut self) {
+        let is_whole = self.is_whole();
+        self.mend();
+        if !is_whole {
+            return self.tell("everything is mended");
+        }
+        let live: Vec<DatasetId> =
+            self.datasets.iter().filter(|(_, dataset)| dataset.row == RowState::Live).map(|(id, _)| *id).collect();
+        let kind = self.rng.u8(0..13);
+        let mut some = live.clone();
+        self.rng.shuffle(&mut some);
+        // More than half of the rows, so that sentinels and `live_drop` can tell.
+        let most = some.len() / 2 + 1 + self.rng.usize(0..=(some.len() - 1) / 2);
+        let gone: BTreeSet<DatasetId> = some.iter().take(most).copied().collect();
+        let held: BTreeSet<DatasetId> = some.iter().skip(self.rng.usize(0..some.len())).copied().collect();
+        let far = Duration::minutes(self.rng.i64(6..10_000)) * if self.rng.bool() { 1 } else { -1 };
+        match kind {
+            0 => self.database_fault = DatabaseFault::Down,
+            1 => self.database_fault = DatabaseFault::RowSecurity,
+            2 => self.database_fault = DatabaseFault::Standby,
+            3 => self.database_fault = DatabaseFault::Cut,
+            4 | 5 => self.database_fault = DatabaseFault::Fewer(gone),
+            6 => self.database_fault = DatabaseFault::Swapped(held),
+            7 => self.database_fault = DatabaseFault::OtherTimeline(held),
+            8 => self.database_fault = DatabaseFault::Elsewhere(held),
+            9 => self.store_ahead = far,
+            10 => self.database_ahead = far,
+            11 => self.host_ahead = far,
+            _ => self.hides_transactions = true,
+        }
+        self.tell(&format!("fault {kind}: {:?}", std::mem::discriminant(&self.database_fault)));
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.database_fault == DatabaseFault::None
+            && [self.store_ahead, self.database_ahead, self.host_ahead].iter().all(Duration::is_zero)
+            && !self.hides_transactions
+    }
+
+    pub(super) fn mend(&mut self) {
+        self.database_fault = DatabaseFault::None;
+        (self.store_ahead, self.database_ahead, self.host_ahead) =
+            (Duration::zero(), Duration::zero(), Duration::zero());
+        self.hides_transactions = false;
+    }
+}

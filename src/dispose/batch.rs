@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::group::{Ended, SkipReason};
 use super::{Disposal, Halt};
 use crate::clock::Stopwatch;
-use crate::model::{DatasetId, Object, ObjectKey};
+use crate::model::{DatasetId, Object, ObjectKey, RunId};
 use crate::record::{KeyOutcome, OBJECT_LOCK};
 use crate::s3::{KeyReply, StoreError, StoreFault, retry};
 
@@ -23,6 +23,8 @@ pub(super) struct Batch {
 #[derive(Clone, Copy)]
 pub(super) struct BatchTask<'b> {
     pub(super) id: DatasetId,
+    /// The scan that saw it first, where a plan lets it go: its sightings must go on.
+    pub(super) first_run: Option<RunId>,
     pub(super) prefix: &'b str,
     /// When its objects were listed, or looked at again.
     pub(super) listed: Stopwatch,
@@ -173,9 +175,26 @@ impl Disposal<'_> {
             }
             // A row that came and went between two answers was there.
             Ok(_) if self.seen_live.lock().contains(&id) => Err(SkipReason::LiveAgain),
-            Ok(_) => self.may_send(task).map(|()| proof),
+            Ok(_) => {
+                self.ask_whether_sightings_go_on(task).await?;
+                self.may_send(task).map(|()| proof)
+            }
             Err(error) => {
                 self.halt(Halt::References(error));
+                Err(SkipReason::RunEnded)
+            }
+        }
+    }
+
+    /// Asks the ledger whether the sightings that the plan was made from go on. Another process may have seen the id live
+    /// since, though its row is gone again: it is off the plan then, whatever the primary says now.
+    async fn ask_whether_sightings_go_on(&self, task: &BatchTask<'_>) -> Result<(), SkipReason> {
+        let Some(first_run) = task.first_run else { return Ok(()) };
+        match self.ledger.sighting(&self.scope.name, task.id).await {
+            Ok(Some(sighting)) if sighting.first_run == first_run => Ok(()),
+            Ok(Some(_) | None) => Err(SkipReason::ChangedSincePlan),
+            Err(error) => {
+                self.halt(Halt::Record(error));
                 Err(SkipReason::RunEnded)
             }
         }

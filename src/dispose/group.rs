@@ -174,8 +174,14 @@ impl Disposal<'_> {
             let left = &left;
             async move {
                 for batch in split(objects) {
-                    let task =
-                        BatchTask { id: candidate.id, prefix: &planned.prefix, listed, left, guard: Guard::NoRow };
+                    let task = BatchTask {
+                        id: candidate.id,
+                        first_run: Some(planned.first_run),
+                        prefix: &planned.prefix,
+                        listed,
+                        left,
+                        guard: Guard::NoRow,
+                    };
                     if let Err(reason) = self.delete_batch(&task, batch).await {
                         *left.lock() = Some(Ended::Skipped(reason));
                         break;

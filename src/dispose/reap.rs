@@ -184,7 +184,8 @@ impl<'d> Reaper<'d> {
             }
             for batch in split(chunk) {
                 let _permit = self.disposal.limiter.acquire().await;
-                let task = BatchTask { id, prefix: &self.quarantine.prefix, listed, left: &left, guard };
+                let task =
+                    BatchTask { id, first_run: None, prefix: &self.quarantine.prefix, listed, left: &left, guard };
                 self.disposal.delete_batch(&task, batch).await?;
             }
         }

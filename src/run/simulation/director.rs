@@ -37,6 +37,8 @@ pub enum Cut {
     KillAtStep(&'static str, u32),
     /// It is told to stop at its n-th turn.
     StopAtTurn(usize),
+    /// It goes on; at its n-th turn another process looks, sees every orphan live, and forgets its sightings.
+    LookAtTurn(usize),
 }
 
 /// Plays `run`; `None` where it was killed. Everything that can move without a turn moves before the next turn is given.
@@ -91,7 +93,11 @@ pub async fn direct<T>(
                 stop();
                 continue;
             }
-            Cut::Never | Cut::KillAtTurn(_) | Cut::KillAtStep(..) | Cut::StopAtTurn(_) => {}
+            Cut::LookAtTurn(turn) if turns == *turn => {
+                let ids = world.lock().come_and_go();
+                ledger.forget(super::story::SCOPE, &ids).await.expect("forgotten");
+            }
+            Cut::Never | Cut::KillAtTurn(_) | Cut::KillAtStep(..) | Cut::StopAtTurn(_) | Cut::LookAtTurn(_) => {}
         }
         let next = {
             let mut world = world.lock();

@@ -102,6 +102,18 @@ fn no_seed_loses_a_live_dataset() {
 }
 
 #[test]
+fn nothing_goes_after_another_process_saw_it_live_though_its_row_is_gone_again() {
+    let seed = 7;
+    let whole = on_stage(|| async { Story::begin(seed).await.rehearse(usize::MAX).await });
+    assert_sound(seed, &whole);
+    assert!(whole.deleted > 0, "it deletes when nobody looks");
+    for turn in (1..60).step_by(3) {
+        let ending = on_stage(|| async { Story::begin(seed).await.rehearse(turn).await });
+        assert_sound(seed, &ending);
+    }
+}
+
+#[test]
 fn a_seed_tells_the_same_story_twice() {
     for seed in 1000..1010 {
         let (first, second) = (play(seed), play(seed));

@@ -180,6 +180,23 @@ impl Story {
         }
     }
 
+    /// Four quiet nights of audits, then the application of their plan, in which another process sees every orphan live for a
+    /// moment at turn `turn`; gives how many turns the application took, and what was wrong.
+    pub async fn rehearse(mut self, turn: usize) -> Ending {
+        {
+            let mut world = self.world.lock();
+            (world.store_faults, world.stale_listings, world.acts, world.faults) = (0.0, 0.0, 0.0, 0.0);
+        }
+        for _ in 0..4 {
+            self.world.lock().now += Duration::days(3);
+            self.run(vec![Job::Audit { fail_on_orphans: false }], Cut::Never).await;
+        }
+        let hash = self.open_plans().await.pop().expect("a plan");
+        let job = self.apply(&hash).await;
+        self.run(vec![job], Cut::LookAtTurn(turn)).await;
+        self.finish()
+    }
+
     /// Hours pass; writers act; something breaks or is mended; the clocks may jump, once forward and once back.
     fn day_passes(&mut self) {
         let mut world = self.world.lock();
@@ -235,6 +252,7 @@ impl Story {
             0 | 1 => Cut::KillAtTurn(self.rng.usize(1..60)),
             2 | 3 => Cut::KillAtStep(STEPS[self.rng.usize(0..STEPS.len())], self.rng.u32(1..4)),
             4 => Cut::StopAtTurn(self.rng.usize(1..60)),
+            5 => Cut::LookAtTurn(self.rng.usize(1..60)),
             _ => Cut::Never,
         };
         self.run(std::iter::once(first).chain(second).collect(), cut).await;

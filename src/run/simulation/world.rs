@@ -370,6 +370,23 @@ impl World {
         }
     }
 
+    /// Some orphans, or all that are being deleted, have a row for a moment, and another process sees it.
+    pub(super) fn come_and_go(&mut self) -> Vec<DatasetId> {
+        let (step, now) = (self.step, self.now);
+        let asked: BTreeSet<DatasetId> = self.checks.keys().map(|(_, id)| *id).collect();
+        let rng = &mut self.rng;
+        let orphans = self.datasets.iter_mut().filter(|(_, dataset)| dataset.row == RowState::Absent);
+        let seen: Vec<DatasetId> = orphans
+            .filter(|(id, _)| asked.contains(id) || rng.u8(0..4) == 0)
+            .map(|(id, dataset)| {
+                (dataset.seen_live, dataset.gone_at) = (step, now);
+                *id
+            })
+            .collect();
+        self.tell(&format!("another process sees {} orphans live for a moment", seen.len()));
+        seen
+    }
+
     fn begin(&mut self) {
         let now = self.now;
         let Some(id) = self.pick(|row| *row == RowState::Absent) else { return };

@@ -281,6 +281,30 @@ mod tests {
                 prop_assert_eq!(read_prefix(&pattern.prefix_of(id), &patterns), KeyReading::Group(expected));
             }
         }
+
+        #[test]
+        fn any_template_that_compiles_is_anchored_and_reads_its_own_prefixes_only(
+            template in "(s/)?[a-z.*+?^$|()\\[\\]\\\\{}-]{0,6}(\\{id\\})?[a-z.*+?{}/-]{0,4}(\\{id\\})?/?",
+            id in any::<u128>(),
+            before in "[a-z/]{0,3}",
+            after in "[a-z/]{0,3}",
+        ) {
+            let Ok(pattern) = Pattern::compile(&template, "s/") else { return Ok(()) };
+            let id = DatasetId(uuid::Uuid::from_u128(id));
+            let prefix = pattern.prefix_of(id);
+            let patterns = [pattern];
+            prop_assert_eq!(read_prefix(&prefix, &patterns), KeyReading::Group(Group { id, pattern: 0, odd_spelling: None }));
+            prop_assert_eq!(&prefix, &template.replace("{id}", &id.to_string()));
+            let longer = format!("{before}{prefix}{after}");
+            if longer != prefix {
+                prop_assert_eq!(read_prefix(&longer, &patterns), KeyReading::Foreign(ForeignReason::NoPattern));
+            }
+        }
+
+        #[test]
+        fn arbitrary_templates_never_panic(template in any::<String>(), scope in any::<String>()) {
+            let _ = Pattern::compile(&template, &scope);
+        }
     }
 
     #[test]

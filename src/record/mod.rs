@@ -34,4 +34,6 @@ pub use sightings::ScanDelta;
 pub use undos::{Undo, UndoKind};
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;

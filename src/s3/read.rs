@@ -160,3 +160,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+mod document_tests;

@@ -1359,7 +1359,7 @@ mod chain {
                 "was edited: `outcome` is \"failed\", and was \"complete\"",
             ),
             ("UPDATE runs SET summary = '{ }' WHERE exit_code = 0", "was edited: `summary` is"),
-            ("UPDATE runs SET number = 77 WHERE exit_code = 0", "was edited: `number` is 77, and was 1"),
+            ("UPDATE runs SET number = 77 WHERE exit_code = 0", "was edited: `number` is 77, and was "),
             ("DELETE FROM runs WHERE exit_code = 0", "was removed from `runs`"),
             ("UPDATE plans SET state = 'open'", "was edited: `state` is \"open\", and was \"applying\""),
             ("UPDATE plans SET path = 'q'", "was edited: `path`"),

@@ -59,9 +59,18 @@ pub enum Command {
         #[arg(long)]
         fail_on_orphans: bool,
     },
+    /// Audit once for historical leaks: plan what is older than a date, without grace since the first sighting
+    #[command(
+        after_help = "The plan has the groups whose every object is older than DATE. Sightings, their span and every other rule count;\nthe plan waits for a person's `apply`, whatever the policy.\n\nExamples:\n  orphan-sweeper backfill --created-before 2024-01-01\n  orphan-sweeper apply reports/synthetic/latest/plan.json --objects-per-second 500 --max-runtime 2h"
+    )]
+    Backfill {
+        /// A date (midnight UTC) or an RFC 3339 time, past by the grace at least
+        #[arg(long, value_name = "DATE")]
+        created_before: String,
+    },
     /// Delete what a plan says and the checks still allow
     #[command(
-        after_help = "Examples:\n  orphan-sweeper apply reports/synthetic/latest/plan.json --dry-run\n  orphan-sweeper apply reports/synthetic/latest/plan.json --yes\n  orphan-sweeper apply 3f9c2a… --yes --allow objects=2500000"
+        after_help = "Examples:\n  orphan-sweeper apply reports/synthetic/latest/plan.json --dry-run\n  orphan-sweeper apply reports/synthetic/latest/plan.json --yes\n  orphan-sweeper apply 3f9c2a… --yes --allow objects=2500000\n  orphan-sweeper apply 3f9c2a… --yes --objects-per-second 500 --max-runtime 2h --pause-window 08:00-18:00 --pause-timezone Europe/Berlin"
     )]
     Apply {
         /// The path of a plan.json, or a plan's hash; one that was interrupted resumes
@@ -78,6 +87,9 @@ pub enum Command {
         /// Delete although a live table is empty, because it really is: the whole hash of this plan
         #[arg(long, value_name = "HASH")]
         accept_empty_references: Option<String>,
+        /// How fast, how long and when
+        #[command(flatten)]
+        pace: PaceFlags,
     },
     /// Audit, then apply what the policy allows or a person has approved since, unattended
     #[command(after_help = "Example:\n  orphan-sweeper sweep --scope synthetic --json > summary.json")]
@@ -184,6 +196,23 @@ pub enum Command {
         #[command(subcommand)]
         action: LedgerAction,
     },
+}
+
+/// How fast, how long and when a plan is worked through.
+#[derive(Debug, Clone, Args)]
+pub struct PaceFlags {
+    /// Ask for at most this many objects a second, over all requests
+    #[arg(long, value_name = "N")]
+    pub objects_per_second: Option<std::num::NonZeroU32>,
+    /// End at a batch's end after this time; the plan stays begun, and the report says how to go on
+    #[arg(long, value_name = "DURATION")]
+    pub max_runtime: Option<String>,
+    /// Send no batch between these times of every day, such as `08:00-18:00`
+    #[arg(long, value_name = "FROM-TO")]
+    pub pause_window: Option<String>,
+    /// The time zone of the pause
+    #[arg(long, value_name = "ZONE", default_value = "UTC", requires = "pause_window")]
+    pub pause_timezone: String,
 }
 
 /// The reports with a schema.

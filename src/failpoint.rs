@@ -44,6 +44,31 @@ pub fn hurry() -> u32 {
     1
 }
 
+/// How long a test lets a listing be believed: `ORPHAN_SWEEPER_TEST_LISTING_LIVES_MS`.
+#[cfg(debug_assertions)]
+pub fn listing_lives() -> Option<std::time::Duration> {
+    let text = std::env::var("ORPHAN_SWEEPER_TEST_LISTING_LIVES_MS").ok()?;
+    text.parse().ok().map(std::time::Duration::from_millis)
+}
+
+/// As long as it is, in a release build.
+#[cfg(not(debug_assertions))]
+pub fn listing_lives() -> Option<std::time::Duration> {
+    None
+}
+
+/// Of how many rows a test lets a part of `deletions.csv` be: `ORPHAN_SWEEPER_TEST_PART_ROWS`.
+#[cfg(debug_assertions)]
+pub fn rows_per_part() -> Option<u64> {
+    std::env::var("ORPHAN_SWEEPER_TEST_PART_ROWS").ok().and_then(|rows| rows.parse().ok())
+}
+
+/// Of as many as ever, in a release build.
+#[cfg(not(debug_assertions))]
+pub fn rows_per_part() -> Option<u64> {
+    None
+}
+
 /// Whether a test takes the run lock away, to prove that safety never rests on it: `ORPHAN_SWEEPER_TEST_NO_LOCK`.
 #[cfg(debug_assertions)]
 pub fn is_lock_bypassed() -> bool {

@@ -46,6 +46,9 @@ pub struct DeletePlan {
     pub target: PlanTarget,
     /// The policy that it was made by.
     pub policy: PlanPolicy,
+    /// The backfill that it belongs to; absent where every rule counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backfill: Option<Backfill>,
     /// How much may go.
     pub totals: PlanTotals,
     /// What may go.
@@ -100,6 +103,14 @@ pub struct PlanPolicy {
 pub enum PlanDisposal {
     /// They are copied aside first.
     Quarantine,
+}
+
+/// A backfill: the time since the first sighting was waived, for groups whose every object is older than its date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Backfill {
+    /// Every object of a group that goes was written before this.
+    pub created_before: Timestamp,
 }
 
 /// How much a plan lets go.

@@ -39,6 +39,18 @@ fn database() -> DatabaseIdentity {
     }
 }
 
+#[test]
+fn a_plan_of_no_backfill_has_the_bytes_and_the_hash_that_it_always_had() {
+    let (plain, backfill) = (sample(), Backfill { created_before: sample().created_at });
+    let text = String::from_utf8(plain.to_bytes()).expect("JSON");
+    assert!(!text.contains("backfill"), "{text}");
+    let marked = DeletePlan { backfill: Some(backfill), ..plain.clone() };
+    assert_ne!(marked.hash(), plain.hash(), "the hash covers it");
+    assert_eq!(verify(&marked.to_bytes()).expect("readable").plan, marked);
+    let stripped = String::from_utf8(marked.to_bytes()).expect("JSON").replace("created_before", "created_after");
+    assert!(verify(stripped.as_bytes()).is_err());
+}
+
 fn sample() -> DeletePlan {
     DeletePlan {
         plan_version: PLAN_VERSION,
@@ -55,6 +67,7 @@ fn sample() -> DeletePlan {
             database: database(),
         },
         policy: PlanPolicy { grace_s: 604_800, min_sightings: 3, min_sighting_span_s: 172_800, disposal: None },
+        backfill: None,
         totals: PlanTotals { groups: 2, objects: 5000, bytes: 2 << 40 },
         groups: vec![group(1, Some(at(-700_000) + chrono::Duration::milliseconds(250))), group(2, None)],
     }

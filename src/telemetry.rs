@@ -46,6 +46,13 @@ impl Progress {
         self.start(ProgressBar::new(length).with_style(style), what)
     }
 
+    /// A stage of `length` steps whose end is told in its prefix: it knows of pauses and limits.
+    pub fn forecast_bar(&self, what: impl Into<Cow<'static, str>>, length: u64) -> ProgressBar {
+        let template = "{msg} [{bar:30}] {human_pos}/{human_len} {prefix}";
+        let style = ProgressStyle::with_template(template).expect("a constant template is valid").progress_chars("=> ");
+        self.start(ProgressBar::new(length).with_style(style), what)
+    }
+
     fn start(&self, bar: ProgressBar, what: impl Into<Cow<'static, str>>) -> ProgressBar {
         let bar = self.bars.add(bar);
         bar.set_message(what);

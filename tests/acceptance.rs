@@ -1,5 +1,6 @@
 //! The promises of the program, kept on real MinIO and real Postgres; `tests/run` starts both.
 
+mod backfill;
 mod bars;
 mod clocks;
 mod daemon;
@@ -19,6 +20,7 @@ mod main_path;
 mod plans;
 mod races;
 mod reports;
+mod retention;
 mod review;
 mod secrets;
 mod spelling;

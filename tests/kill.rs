@@ -8,6 +8,8 @@ use uuid::Uuid;
 use crate::support::{Ran, World, prefix, without};
 
 const SIGKILL: i32 = -9;
+const SIGTERM: i32 = 143;
+const PANIC: i32 = 101;
 /// 1,100 objects in two batches, one in a batch of its own because XML cannot carry its key, and two in another group.
 const OBJECTS: u64 = 1103;
 
@@ -19,12 +21,17 @@ struct Planned {
 }
 
 async fn planned() -> Planned {
+    planned_with(1100).await
+}
+
+/// A world whose large orphan has `objects` objects beside the one that XML cannot carry.
+async fn planned_with(objects: usize) -> Planned {
     let world = World::new().await;
     for _ in 0..3 {
         world.live(0).await;
     }
     let large = Uuid::new_v4();
-    world.bucket.put_many((0..1100).map(|n| format!("{}{n:05}", prefix(1, large)))).await;
+    world.bucket.put_many((0..objects).map(|n| format!("{}{n:05}", prefix(1, large)))).await;
     world.bucket.put(&format!("{}\u{1}", prefix(1, large)), b"x").await;
     let small = world.orphan(0).await;
     let before = world.contents().await;
@@ -183,4 +190,54 @@ async fn an_id_with_two_groups_converges_also_with_an_audit_after_the_first_is_g
     let summary = world.program.run(&["apply", &plan, "--yes", "--json"]).await.summary(0);
     assert_eq!(summary["deletion"]["deleted"], 5, "{summary:#}");
     assert_eq!(world.contents().await, without(&before, &[prefix(0, id), prefix(1, id)]));
+}
+
+/// A backfill of 133 objects in batches of at most a hundred, told in parts of fifty rows, that is ended in every way at every step; then its steps are
+/// taken to their end.
+async fn backfill_converges_after(step: &str, by: &str, code: i32) {
+    const OBJECTS: u64 = 133;
+    let mut planned = planned_with(130).await;
+    let folder = planned.world.backfill().await;
+    planned.plan = folder.join("plan.json").display().to_string();
+    planned.world.program.set("ORPHAN_SWEEPER_TEST_PART_ROWS", "50");
+    planned.world.program.set("ORPHAN_SWEEPER_TEST_KILL_BY", by);
+    let flags = ["apply", &planned.plan, "--yes", "--json", "--objects-per-second", "100", "--max-runtime", "1h"];
+    let ran = planned.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", step, &flags).await;
+    // Told to stop when nothing was left to do, it ends as if it were not.
+    let is_late = by == "SIGTERM" && ran.code == 0;
+    assert!(ran.code == code || is_late, "{step} by {by}: {ran:?}");
+    let contents = planned.world.contents().await;
+    assert!(planned.expected.keys().all(|key| contents.contains_key(key)), "{step} by {by}: something live is gone");
+    if !is_late {
+        let ran = planned.world.program.run(&flags).await;
+        assert!(ran.code == 0 || step == "after_report" && ran.code == 4, "{step} by {by}: {ran:?}");
+    }
+    assert_eq!(planned.world.contents().await, planned.expected, "{step} by {by}");
+    assert_eq!(planned.told().0, OBJECTS, "{step} by {by}: every deletion told once");
+    let steps = planned.world.newest_steps();
+    assert_eq!((&steps["deleted"], &steps["closed"]), (&OBJECTS.into(), &true.into()), "{step} by {by}: {steps:#}");
+    assert_eq!(planned.apply().await.code, 4, "{step} by {by}: the plan is closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_that_is_ended_in_any_way_at_any_step_converges() {
+    use futures::StreamExt;
+    let steps = [
+        "plan_started",
+        "before_intent",
+        "after_intent:2",
+        "before_send",
+        "after_send:2",
+        "after_outcome",
+        "before_verify",
+        "part_written",
+        "part_noted",
+        "part_published",
+        "disposed",
+        "before_report",
+        "after_report",
+    ];
+    let ways = [("SIGKILL", SIGKILL), ("SIGTERM", SIGTERM), ("panic", PANIC)];
+    let cases = steps.iter().flat_map(|step| ways.map(|(by, code)| backfill_converges_after(step, by, code)));
+    futures::stream::iter(cases).buffer_unordered(4).collect::<()>().await;
 }

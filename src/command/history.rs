@@ -128,7 +128,7 @@ fn runs_table(runs: &[RunRow]) -> Table {
         "orphans hold",
     ]);
     for run in runs {
-        let command = if run.is_dry_run && run.command != "audit" {
+        let command = if run.is_dry_run && !matches!(run.command.as_str(), "audit" | "backfill") {
             format!("{} --dry-run", run.command)
         } else {
             run.command.clone()

@@ -206,8 +206,9 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
         }
         Command::Demo { dir } => demo::run(dir, &global, progress).await,
         Command::Audit { fail_on_orphans } => runs::audit(&global, host, progress, fail_on_orphans).await,
-        Command::Apply { plan, dry_run, yes, allow, accept_empty_references } => {
-            let arguments = runs::ApplyArguments { plan, dry_run, yes, allow, accept_empty_references };
+        Command::Backfill { created_before } => runs::backfill(&global, host, progress, &created_before).await,
+        Command::Apply { plan, dry_run, yes, allow, accept_empty_references, pace } => {
+            let arguments = runs::ApplyArguments { plan, dry_run, yes, allow, accept_empty_references, pace };
             runs::apply(&global, host, progress, arguments).await
         }
         Command::Sweep { dry_run } => runs::sweep(&global, host, progress, dry_run).await,

@@ -136,7 +136,7 @@ impl Known {
         json!({
             "plan_hash": self.row.hash, "scope": plan.scope, "state": self.row.state.as_str(), "run_id": plan.run_id,
             "created_at": plan.created_at, "expires_at": plan.expires_at, "expired": self.is_past(), "path": self.row.path,
-            "target": plan.target, "policy": plan.policy, "ids": self.ids(), "totals": plan.totals,
+            "target": plan.target, "policy": plan.policy, "backfill": plan.backfill, "ids": self.ids(), "totals": plan.totals,
             "approved": totals(Some(Ruling::Approved)), "rejected": totals(Some(Ruling::Rejected)), "undecided": totals(None),
             "decisions": self.history.iter().map(decision_document).collect::<Vec<_>>(),
             "groups": groups, "groups_left_out": plan.groups.len().saturating_sub(shown),
@@ -169,6 +169,13 @@ impl Known {
         let mut line = |label: &str, text: &str| out.push_str(&format!("  {label:<10} {text}\n"));
         line("made", &format!("{} by run {}", moment(plan.created_at), plan.run_id));
         line("expires", &format!("{}{}", moment(plan.expires_at), self.time_left()));
+        if let Some(backfill) = plan.backfill {
+            let date = moment(backfill.created_before);
+            line(
+                "backfill",
+                &format!("of groups whose every object is older than {date}; grace since the first sighting is waived"),
+            );
+        }
         line("from", &visible(&format!("{}/{} at {}", plan.target.bucket, plan.target.prefix, plan.target.endpoint)));
         line("all", &format!("{} of {}", amount(plan.totals), counted(self.ids() as u64, "id", "ids")));
         for (label, ruling) in

@@ -1,13 +1,14 @@
-//! audit, apply, sweep: the commands that begin runs.
+//! audit, backfill, apply, sweep: the commands that begin runs.
 
 use super::{CommandError, Host, OpenError, ledger_place, load, open_locked, print_json, print_text, scopes, services};
-use crate::cli::Global;
+use crate::cli::{Global, PaceFlags};
 use crate::config::secrets;
 use crate::config::{Config, Scope};
 use crate::decide::breakers::Allowances;
+use crate::dispose::pace::{Pace, PauseWindow};
 use crate::exit::Exit;
-use crate::model::Mode;
-use crate::plan::VerifiedPlan;
+use crate::model::{Mode, Timestamp};
+use crate::plan::{Backfill, VerifiedPlan};
 use crate::record::{Absence, RecordError, RunLock};
 use crate::run::apply::find_plan;
 use crate::run::confirm::can_ask;
@@ -22,6 +23,28 @@ pub(super) struct ApplyArguments {
     pub(super) yes: bool,
     pub(super) allow: Vec<String>,
     pub(super) accept_empty_references: Option<String>,
+    pub(super) pace: PaceFlags,
+}
+
+/// Reads how fast, how long and when.
+fn read_pace(flags: &PaceFlags) -> Result<Pace, CommandError> {
+    let max_runtime = match &flags.max_runtime {
+        None => None,
+        Some(text) => Some(humantime::parse_duration(text).map_err(|error| {
+            CommandError::usage(
+                format!("`{text}` is no duration: {error}"),
+                "write a duration such as --max-runtime 2h",
+            )
+        })?),
+    };
+    let pause = match &flags.pause_window {
+        None => None,
+        Some(window) => Some(PauseWindow::parse(window, &flags.pause_timezone).map_err(|error| {
+            let hint = "write --pause-window 08:00-18:00, and a zone such as --pause-timezone Europe/Berlin";
+            CommandError::usage(error.to_string(), hint)
+        })?),
+    };
+    Ok(Pace { objects_per_second: flags.objects_per_second, max_runtime, pause })
 }
 
 pub(super) fn mode(dry_run: bool) -> Mode {
@@ -35,6 +58,48 @@ pub(super) async fn audit(
     fail_on_orphans: bool,
 ) -> Result<Exit, CommandError> {
     run_scopes(global, host, progress, &Job::Audit { fail_on_orphans }).await
+}
+
+pub(super) async fn backfill(
+    global: &Global,
+    host: &Host,
+    progress: Progress,
+    created_before: &str,
+) -> Result<Exit, CommandError> {
+    let config = load(global, host)?;
+    let backfill = Backfill { created_before: read_date(created_before)? };
+    for scope in scopes(&config, global)? {
+        check_date(backfill.created_before, scope, host.clock.now())?;
+    }
+    run_scopes(global, host, progress, &Job::Backfill(backfill)).await
+}
+
+const DATE_HINT: &str = "write a date such as 2024-01-01, or an RFC 3339 time such as 2024-01-01T12:00:00Z";
+
+/// Reads a date, which means its midnight in UTC, or a time with its offset.
+fn read_date(text: &str) -> Result<Timestamp, CommandError> {
+    let date = text.parse::<chrono::NaiveDate>().ok().and_then(|date| date.and_hms_opt(0, 0, 0));
+    let moment = date.map(|midnight| midnight.and_utc());
+    let moment = moment.or_else(|| chrono::DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()));
+    moment.ok_or_else(|| CommandError::usage(format!("`{text}` is no date"), DATE_HINT))
+}
+
+/// A backfill is for what is old: its date must be past by the grace of the scope.
+fn check_date(created_before: Timestamp, scope: &Scope, now: Timestamp) -> Result<(), CommandError> {
+    let shown = crate::report::csv::time(created_before);
+    if created_before > now {
+        let hint = "a backfill is for historical leaks; write a date that is past";
+        return Err(CommandError::usage(format!("--created-before {shown} lies in the future"), hint));
+    }
+    let grace = scope.policy.grace;
+    if now - created_before < grace.span() {
+        let (name, grace) = (&scope.name, humantime::format_duration(grace.0));
+        return Err(CommandError::usage(
+            format!("--created-before {shown} is not past by the grace of scope `{name}`, {grace}"),
+            "objects younger than grace are never deleted; write an earlier date",
+        ));
+    }
+    Ok(())
 }
 
 pub(super) async fn sweep(
@@ -125,6 +190,7 @@ pub(super) async fn apply(
             .add(text)
             .map_err(|error| CommandError::usage(error.to_string(), "see `orphan-sweeper apply --help`"))?;
     }
+    let pace = read_pace(&arguments.pace)?;
     let config = load(global, host)?;
     if !arguments.yes && !arguments.dry_run && !can_ask() {
         return Err(CommandError::usage(
@@ -144,6 +210,7 @@ pub(super) async fn apply(
         allowances,
         asks_first: !arguments.yes,
         accepts_empty_references: arguments.accept_empty_references.is_some(),
+        pace,
     }));
     let end = run_scope(&services, &keyring, scope, &job).await?;
     Ok(tell(&[end], global))

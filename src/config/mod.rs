@@ -41,6 +41,8 @@ pub struct Config {
     pub ledger: LedgerSource,
     /// Folder of the reports. Source: `reports.directory`.
     pub reports_directory: PathBuf,
+    /// How long reports, and what the ledger remembers of them, are kept. Source: `reports.keep`.
+    pub reports_keep: Duration,
     /// While this file exists, no delete request is sent. Source: `deletion.stop_file`.
     pub stop_file: PathBuf,
     /// The audits, in the order of the file.
@@ -195,7 +197,7 @@ fn read(mut root: Reader<'_>, path: &Path, variables: &Variables, problems: &Pro
 
     let mut table = root.table("reports");
     let reports_directory = folder.file_or(table.text("directory", "the path of a folder"), "reports");
-    table.duration("keep", DAY * 400);
+    let reports_keep = table.duration("keep", DAY * 400).value;
     table.finish();
 
     let mut table = root.table("deletion");
@@ -205,7 +207,7 @@ fn read(mut root: Reader<'_>, path: &Path, variables: &Variables, problems: &Pro
     root.reserved("serve", "the HTTP interface");
     let scopes = read_scopes(&mut root, &folder, problems);
     root.finish();
-    Some(Config { store: store?, database, ledger, reports_directory, stop_file, scopes: scopes? })
+    Some(Config { store: store?, database, ledger, reports_directory, reports_keep, stop_file, scopes: scopes? })
 }
 
 /// The folder of the configuration file, which relative paths resolve against.

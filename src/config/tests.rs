@@ -102,6 +102,7 @@ mod defaults {
         assert!(config.database.url_file.is_none());
         assert_eq!(config.ledger.file(), Some(Path::new("/etc/orphan-sweeper/reports/ledger.sqlite3")));
         assert_eq!(config.reports_directory, Path::new("/etc/orphan-sweeper/reports"));
+        assert_eq!(config.reports_keep, 400 * DAY);
         assert_eq!(config.stop_file, Path::new("/etc/orphan-sweeper/reports/STOP"));
         let [scope] = config.scopes.as_slice() else { panic!("{:?}", config.scopes) };
         assert_eq!((scope.name.as_str(), scope.bucket.as_str()), ("synthetic", "heimdall-synthetic-iq"));

@@ -74,12 +74,27 @@ pub enum KeepReason {
     ChangedSinceSeen,
     /// Its prefix spells the id in an odd way.
     NotCanonical,
+    /// A backfill leaves it to the ordinary runs: an object is not older than the date that it was given.
+    NewerThanBackfill,
     /// A person protects it.
     Held,
     /// Somebody has begun a multipart upload under it.
     UploadInProgress,
     /// An earlier run asked for it, and the store shows it still: a ghost, or held by object lock.
     Undeletable,
+}
+
+/// What a run was told to waive, and for which orphans. Nothing else is ever waived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiver {
+    /// Nothing: every rule counts.
+    Nothing,
+    /// `backfill`: grace is not counted from the first sighting, nor by the time between the sightings, for orphans whose
+    /// every object was written before `created_before`. The others are not the backfill's, and stay.
+    FirstSighting {
+        /// Source: `--created-before`.
+        created_before: Timestamp,
+    },
 }
 
 impl Verdict {
@@ -102,13 +117,14 @@ impl Verdict {
 
 impl KeepReason {
     /// Every reason, in the order of the reports.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::WithinGrace,
         Self::TooFewSightings,
         Self::SightingSpanTooShort,
         Self::NewerThanScan,
         Self::ChangedSinceSeen,
         Self::NotCanonical,
+        Self::NewerThanBackfill,
         Self::Held,
         Self::UploadInProgress,
         Self::Undeletable,
@@ -123,6 +139,7 @@ impl KeepReason {
             Self::NewerThanScan => "newer_than_scan",
             Self::ChangedSinceSeen => "changed_since_seen",
             Self::NotCanonical => "not_canonical",
+            Self::NewerThanBackfill => "newer_than_backfill",
             Self::Held => "held",
             Self::UploadInProgress => "upload_in_progress",
             Self::Undeletable => "undeletable",
@@ -138,6 +155,7 @@ impl KeepReason {
             Self::NewerThanScan => "an object is newer than the scan, or its age is unknown",
             Self::ChangedSinceSeen => "its objects changed since the scan before; its sightings start again",
             Self::NotCanonical => "its prefix spells the id in an odd way; only a person can remove it",
+            Self::NewerThanBackfill => "an object is not older than the date of the backfill; the ordinary runs decide",
             Self::Held => "a person protects it by name and reason; it stays as long as the hold does",
             Self::UploadInProgress => "a multipart upload under it is in progress",
             Self::Undeletable => {
@@ -148,9 +166,15 @@ impl KeepReason {
     }
 }
 
-/// Decides what becomes of an orphan whose `sighting` includes this scan. Pure; every early return keeps.
+/// Decides what becomes of an orphan whose `sighting` includes this scan, by every rule. Pure; every early return keeps.
 #[must_use]
 pub fn decide(orphan: &Orphan, sighting: &Sighting, policy: &Policy, as_of: Timestamp) -> Verdict {
+    decide_with(Waiver::Nothing, orphan, sighting, policy, as_of)
+}
+
+/// Decides like [`decide`], but for what `waiver` names.
+#[must_use]
+pub fn decide_with(waiver: Waiver, orphan: &Orphan, sighting: &Sighting, policy: &Policy, as_of: Timestamp) -> Verdict {
     let Some(newest) = orphan.newest() else { return Verdict::Keep(KeepReason::NewerThanScan) };
     if orphan.has_unknown_age() || newest > as_of {
         return Verdict::Keep(KeepReason::NewerThanScan);
@@ -159,8 +183,15 @@ pub fn decide(orphan: &Orphan, sighting: &Sighting, policy: &Policy, as_of: Time
         return Verdict::Keep(KeepReason::ChangedSinceSeen);
     }
     let grace = policy.grace.span();
-    let is_young = as_of - newest < grace || as_of - sighting.first_seen < grace;
-    if is_young {
+    if as_of - newest < grace {
+        return Verdict::Keep(KeepReason::WithinGrace);
+    }
+    let counts_from_first_sighting = match waiver {
+        Waiver::Nothing => true,
+        Waiver::FirstSighting { created_before } if newest < created_before => false,
+        Waiver::FirstSighting { .. } => return Verdict::Keep(KeepReason::NewerThanBackfill),
+    };
+    if counts_from_first_sighting && as_of - sighting.first_seen < grace {
         return Verdict::Keep(KeepReason::WithinGrace);
     }
     if sighting.sightings < policy.min_sightings {
@@ -171,7 +202,7 @@ pub fn decide(orphan: &Orphan, sighting: &Sighting, policy: &Policy, as_of: Time
         return Verdict::Keep(KeepReason::SightingSpanTooShort);
     }
     // The calendar says that grace has passed; the sightings must have witnessed it.
-    if sighting.witnessed < grace {
+    if counts_from_first_sighting && sighting.witnessed < grace {
         return Verdict::Keep(KeepReason::WithinGrace);
     }
     Verdict::Eligible
@@ -212,9 +243,25 @@ pub fn verdict_of_group(group: &Group, verdict_of_id: Verdict) -> Verdict {
 /// The earliest time at which an orphan that time keeps could become eligible, if scans go on often enough.
 #[must_use]
 pub fn eligible_at(orphan: &Orphan, sighting: &Sighting, policy: &Policy, as_of: Timestamp) -> Option<Timestamp> {
+    eligible_at_with(Waiver::Nothing, orphan, sighting, policy, as_of)
+}
+
+/// The time of [`eligible_at`], for runs that are told the same `waiver`.
+#[must_use]
+pub fn eligible_at_with(
+    waiver: Waiver,
+    orphan: &Orphan,
+    sighting: &Sighting,
+    policy: &Policy,
+    as_of: Timestamp,
+) -> Option<Timestamp> {
     let grace = policy.grace.span();
     let newest = orphan.newest().filter(|_| !orphan.has_unknown_age())?;
     let span = chrono::Duration::from_std(policy.min_sighting_span).ok()?;
+    if let Waiver::FirstSighting { created_before } = waiver {
+        let times = [newest.checked_add_signed(grace)?, sighting.first_seen.checked_add_signed(span)?];
+        return times.into_iter().max().filter(|_| newest < created_before);
+    }
     let witnessed_at = as_of.checked_add_signed(grace - sighting.witnessed)?;
     let times =
         [newest.checked_add_signed(grace)?, sighting.first_seen.checked_add_signed(grace.max(span))?, witnessed_at];

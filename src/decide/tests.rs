@@ -258,6 +258,7 @@ fn the_words_of_the_reports_are_those_of_the_interface() {
         "newer_than_scan",
         "changed_since_seen",
         "not_canonical",
+        "newer_than_backfill",
         "held",
         "upload_in_progress",
         "undeletable",
@@ -272,7 +273,123 @@ fn the_words_of_the_reports_are_those_of_the_interface() {
     );
 }
 
+/// What a backfill decides about an orphan that scans at `times` saw.
+fn backfilled(orphan: &Orphan, times: &[i64], policy: &Policy, created_before: i64) -> Verdict {
+    let as_of = at(*times.last().expect("at least one scan"));
+    let waiver = Waiver::FirstSighting { created_before: at(created_before) };
+    decide_with(waiver, orphan, &seen_at(orphan, times, policy), policy, as_of)
+}
+
+#[test]
+fn a_backfill_waives_the_time_since_the_first_sighting_and_nothing_else() {
+    let old = orphan(&[-90 * DAY]);
+    let three_scans = [0, DAY, 2 * DAY];
+    assert_eq!(verdict(&old, &three_scans, &policy()), Verdict::Keep(KeepReason::WithinGrace));
+    assert_eq!(backfilled(&old, &three_scans, &policy(), -30 * DAY), Verdict::Eligible);
+    for (what, times, reason) in [
+        ("one scan", &[0][..], KeepReason::TooFewSightings),
+        ("two scans", &[0, 2 * DAY][..], KeepReason::TooFewSightings),
+        ("a second short of the span", &[0, DAY, 2 * DAY - 1][..], KeepReason::SightingSpanTooShort),
+    ] {
+        assert_eq!(backfilled(&old, times, &policy(), -30 * DAY), Verdict::Keep(reason), "{what}");
+    }
+    let mut changed = seen_at(&old, &three_scans, &policy());
+    changed.is_changed = true;
+    let waiver = Waiver::FirstSighting { created_before: at(-30 * DAY) };
+    assert_eq!(
+        decide_with(waiver, &old, &changed, &policy(), at(2 * DAY)),
+        Verdict::Keep(KeepReason::ChangedSinceSeen)
+    );
+    let unknown = Orphan { groups: vec![(group(0), content(Some(at(-90 * DAY)), 1)), (group(1), content(None, 1))] };
+    assert_eq!(backfilled(&unknown, &three_scans, &policy(), -30 * DAY), Verdict::Keep(KeepReason::NewerThanScan));
+}
+
+#[test]
+fn a_backfill_takes_only_ids_whose_every_object_is_older_than_its_date() {
+    let times = [0, DAY, 2 * DAY];
+    let date = -30 * DAY;
+    for (newest, expected) in [
+        (&[date - 1][..], Verdict::Eligible),
+        (&[date][..], Verdict::Keep(KeepReason::NewerThanBackfill)),
+        (&[date + 1][..], Verdict::Keep(KeepReason::NewerThanBackfill)),
+        (&[-90 * DAY, date][..], Verdict::Keep(KeepReason::NewerThanBackfill)),
+        (&[-90 * DAY, date - 1][..], Verdict::Eligible),
+    ] {
+        assert_eq!(backfilled(&orphan(newest), &times, &policy(), date), expected, "{newest:?}");
+    }
+    let mature = nights(40);
+    let young = orphan(&[10 * DAY]);
+    assert_eq!(verdict(&young, &mature, &policy()), Verdict::Eligible);
+    assert_eq!(
+        backfilled(&young, &mature, &policy(), date),
+        Verdict::Keep(KeepReason::NewerThanBackfill),
+        "what the ordinary runs let go is none of the backfill's"
+    );
+}
+
+#[test]
+fn a_date_that_grace_has_not_passed_lets_nothing_younger_go() {
+    let times = [0, DAY, 2 * DAY];
+    for (newest, expected) in
+        [(2 * DAY - 7 * DAY, Verdict::Eligible), (2 * DAY - 7 * DAY + 1, Verdict::Keep(KeepReason::WithinGrace))]
+    {
+        assert_eq!(backfilled(&orphan(&[newest]), &times, &policy(), 400 * DAY), expected);
+    }
+}
+
+#[test]
+fn the_next_date_of_a_backfill_waits_for_its_own_rules_only() {
+    let old = orphan(&[-90 * DAY]);
+    let next = |orphan: &Orphan, created_before: i64| {
+        let waiver = Waiver::FirstSighting { created_before: at(created_before) };
+        eligible_at_with(waiver, orphan, &seen_at(orphan, &[0], &policy()), &policy(), at(0))
+    };
+    assert_eq!(next(&old, -30 * DAY), Some(at(2 * DAY)), "the span");
+    assert_eq!(next(&orphan(&[-DAY]), 0), Some(at(6 * DAY)), "the newest object's grace");
+    assert_eq!(next(&old, -90 * DAY), None, "never by this date");
+}
+
 proptest! {
+    #[test]
+    fn a_backfill_lets_go_nothing_that_an_audit_without_the_clock_of_the_first_sighting_keeps(
+        gaps in proptest::collection::vec(0..20 * DAY, 0..8),
+        newest in proptest::collection::vec(-100 * DAY..30 * DAY, 1..3),
+        is_known in any::<bool>(),
+        is_changed in any::<bool>(),
+        created_before in -120 * DAY..40 * DAY,
+        grace_days in 1..10_u64,
+        min_sightings in 3..6_u32,
+    ) {
+        let policy = Policy { grace: Grace(Duration::from_secs(grace_days * 24 * 3600)), min_sightings, ..policy() };
+        let times: Vec<i64> = gaps.iter().scan(0, |time, gap| { *time += gap; Some(*time) }).collect();
+        let times = [vec![0], times].concat();
+        let as_of = at(*times.last().expect("a scan"));
+        let mut orphan = orphan(&newest);
+        orphan.groups[0].1.has_unknown_age = !is_known;
+        let sighting = Sighting { is_changed, ..seen_at(&orphan, &times, &policy) };
+        // The clock of the first sighting, wound forward: every other rule of an audit still counts.
+        let matured = Sighting {
+            first_seen: sighting.first_seen - policy.grace.span(),
+            last_seen: sighting.last_seen - policy.grace.span(),
+            witnessed: policy.grace.span(),
+            ..sighting.clone()
+        };
+        let audit = decide(&orphan, &matured, &policy, as_of);
+        let decide_before = |date: i64| {
+            decide_with(Waiver::FirstSighting { created_before: at(date) }, &orphan, &sighting, &policy, as_of)
+        };
+        let is_older = newest.iter().all(|newest| *newest < created_before);
+        prop_assert_eq!(decide_before(created_before) == Verdict::Eligible, audit == Verdict::Eligible && is_older);
+        // An earlier date never lets more go.
+        if decide_before(created_before - DAY) == Verdict::Eligible {
+            prop_assert_eq!(decide_before(created_before), Verdict::Eligible);
+        }
+        // Nor does the waiver ever keep what it is for.
+        if is_older && decide(&orphan, &sighting, &policy, as_of) == Verdict::Eligible {
+            prop_assert_eq!(decide_before(created_before), Verdict::Eligible);
+        }
+    }
+
     #[test]
     fn nothing_goes_before_grace_sightings_and_span(
         gaps in proptest::collection::vec(0..20 * DAY, 0..8),

@@ -25,6 +25,7 @@ use crate::clock::{Clock as _, ManualClock};
 use crate::command::{self, CommandError, Host, print_json};
 use crate::config::{self, Config, Variables};
 use crate::decide::breakers::Allowances;
+use crate::dispose::pace::Pace;
 use crate::embedded::{MemoryStore, Operation, Serving};
 use crate::exit::Exit;
 use crate::model::{Mode, Timestamp};
@@ -244,6 +245,7 @@ impl Stage {
             allowances: Allowances::default(),
             asks_first: false,
             accepts_empty_references: false,
+            pace: Pace::default(),
         };
         self.run("clean-up", Job::Apply(Box::new(job))).await
     }

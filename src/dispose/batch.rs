@@ -43,8 +43,13 @@ pub(super) enum Guard {
     OriginalThere,
 }
 
-/// A listing older than this is no ground for another attempt: somebody may have written since.
+/// A listing older than this is no ground for an attempt: somebody may have written since.
 const LISTING_LIVES: Duration = Duration::from_secs(60);
+
+/// Whether a listing is too old for an attempt.
+pub(super) fn is_stale(listed: Stopwatch) -> bool {
+    listed.elapsed() >= crate::failpoint::listing_lives().unwrap_or(LISTING_LIVES)
+}
 
 /// What one attempt left to be tried again.
 struct Attempt {
@@ -112,12 +117,13 @@ impl Disposal<'_> {
             again = attempt.again;
             let may_go_on = again.is_empty()
                 || failed_attempts < retry::MAX_ATTEMPTS
-                    && task.listed.elapsed() < LISTING_LIVES
+                    && !is_stale(task.listed)
                     && retry::wait_before_retry(failed_attempts, &self.stop).await;
             if !may_go_on {
                 self.give_up(std::mem::take(&mut again), is_in_flight).await;
             }
         }
+        self.finished_batches.fetch_add(1, Ordering::Relaxed);
         (self.progress)(sizes);
         tracing::info!(target: "deletions", dataset_id = %task.id, object_count = sizes, batch = number, "batch done");
         Ok(())

@@ -1,11 +1,11 @@
 //! One id: verified as a whole, then deleted group by group, chunk by chunk.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt;
 use parking_lot::Mutex;
 
-use super::batch::{Batch, BatchTask, Guard};
+use super::batch::{self, Batch, BatchTask, Guard};
 use super::{Candidate, Disposal, Halt};
 use crate::clock::Stopwatch;
 use crate::decide::Orphan;
@@ -63,11 +63,39 @@ pub(super) enum Ended {
     Unread,
 }
 
+/// A group whose intents are settled.
+struct Closed<'c> {
+    group: &'c PlanGroup,
+    /// Whether the store lists nothing of it.
+    is_gone: bool,
+    /// Whether it is kept for a reason that is final for this run.
+    is_kept: bool,
+}
+
 impl Disposal<'_> {
     /// Deletes what the plan says of one id, if it is still what the plan says.
     ///
     /// The whole id is verified before each of its groups: what was written under one of them keeps the others.
     pub(super) async fn dispose_of(&self, candidate: &Candidate) {
+        let mut closed = Vec::new();
+        self.dispose_of_groups(candidate, &mut closed).await;
+        let is_gone = closed.len() == candidate.planned.len() && closed.iter().all(|closed| closed.is_gone);
+        // What is gone of an id that is kept in part is still needed: it must never be taken for somebody's change.
+        let over: Vec<&PlanGroup> =
+            closed.into_iter().filter(|closed| is_gone || closed.is_kept).map(|closed| closed.group).collect();
+        self.note_over(&over).await;
+    }
+
+    /// Tells what is over.
+    pub(super) async fn note_over(&self, groups: &[&PlanGroup]) {
+        if !groups.is_empty()
+            && let Err(halt) = self.closing.over(groups).await
+        {
+            self.halt(halt);
+        }
+    }
+
+    async fn dispose_of_groups<'c>(&self, candidate: &'c Candidate, closed: &mut Vec<Closed<'c>>) {
         for (position, planned) in candidate.planned.iter().enumerate() {
             if self.is_halted() {
                 return;
@@ -84,13 +112,13 @@ impl Disposal<'_> {
             if let Ended::Skipped(reason) = ended {
                 self.skip_rest(candidate, planned, reason).await;
             }
-            self.close_group(candidate, planned, &ended).await;
+            closed.extend(self.close_group(candidate, planned, &ended).await);
             match ended {
                 Ended::Done => {}
                 Ended::Unread | Ended::Skipped(SkipReason::RunEnded) => return,
                 Ended::Skipped(reason) => {
                     for rest in &candidate.planned[position + 1..] {
-                        self.keep_group(candidate, rest, reason).await;
+                        closed.extend(self.skip_group(candidate, rest, reason).await);
                     }
                     return;
                 }
@@ -145,20 +173,40 @@ impl Disposal<'_> {
         Ok(Some(contents))
     }
 
-    /// Lists the group again and deletes it chunk by chunk; each chunk must be the one that was verified.
+    /// Deletes the group by as many listings as its pace takes: what waited too long for the budget is listed again.
+    async fn delete_group(&self, candidate: &Candidate, planned: &PlanGroup, verified: &GroupContent) -> Ended {
+        loop {
+            if let Some(ended) = self.delete_listed(candidate, planned, verified).await {
+                return ended;
+            }
+        }
+    }
+
+    /// Lists the group again and deletes it chunk by chunk; each chunk must be the one that was verified. `None`: the listing
+    /// became too old before all of it was asked for.
     ///
     /// Listing and deleting are polled together: a batch that waited for the listing could hold the journal that the
     /// listing waits for.
-    async fn delete_group(&self, candidate: &Candidate, planned: &PlanGroup, verified: &GroupContent) -> Ended {
+    async fn delete_listed(
+        &self,
+        candidate: &Candidate,
+        planned: &PlanGroup,
+        verified: &GroupContent,
+    ) -> Option<Ended> {
         let intents = self.ledger.sent_intents(&self.scope.name);
         let chunks = Chunks::new(self.store, &planned.prefix, Some(&intents), &self.stop);
         let left = Mutex::new(None);
+        let is_stale = AtomicBool::new(false);
         let source = futures::stream::unfold((chunks, verified.chunks.iter()), |(mut chunks, mut expected)| {
-            let left = &left;
+            let (left, is_stale) = (&left, &is_stale);
             async move {
                 // The right to send comes first: what waits for it after it was listed would be deleted by an old listing.
                 let permit = self.limiter.acquire().await;
-                if left.lock().is_some() {
+                if left.lock().is_some() || is_stale.load(Ordering::Relaxed) {
+                    return None;
+                }
+                if let Err(reason) = self.wait_for_budget(None).await {
+                    left.lock().get_or_insert(Ended::Skipped(reason));
                     return None;
                 }
                 match self.next_chunk(candidate, &mut chunks, expected.next()).await {
@@ -171,9 +219,17 @@ impl Disposal<'_> {
             }
         });
         let deletions = source.map(|(permit, objects, listed)| {
-            let left = &left;
+            let (left, is_stale) = (&left, &is_stale);
             async move {
-                for batch in split(objects) {
+                for batch in split(objects, self.pacer.pace().largest_batch()) {
+                    if let Err(reason) = self.wait_for_budget(Some(batch.objects.len())).await {
+                        *left.lock() = Some(Ended::Skipped(reason));
+                        break;
+                    }
+                    if batch::is_stale(listed) {
+                        is_stale.store(true, Ordering::Relaxed);
+                        break;
+                    }
                     let task = BatchTask {
                         id: candidate.id,
                         first_run: Some(planned.first_run),
@@ -193,7 +249,10 @@ impl Disposal<'_> {
         // What is in flight is always finished: a request that was sent needs its outcome.
         deletions.buffer_unordered(BATCHES_IN_FLIGHT).collect::<()>().await;
         let why = left.lock().take();
-        why.unwrap_or(Ended::Done)
+        match why {
+            Some(Ended::Done) | None if is_stale.load(Ordering::Relaxed) => None,
+            why => Some(why.unwrap_or(Ended::Done)),
+        }
     }
 
     /// The objects of the next chunk, if it is the one that was verified.
@@ -219,8 +278,20 @@ impl Disposal<'_> {
 
     /// Keeps a group that this run's own scan took out of the plan.
     pub(super) async fn keep_group(&self, candidate: &Candidate, planned: &PlanGroup, reason: SkipReason) {
+        let closed = self.skip_group(candidate, planned, reason).await;
+        if closed.is_some_and(|closed| closed.is_kept) {
+            self.note_over(&[planned]).await;
+        }
+    }
+
+    async fn skip_group<'c>(
+        &self,
+        candidate: &Candidate,
+        planned: &'c PlanGroup,
+        reason: SkipReason,
+    ) -> Option<Closed<'c>> {
         self.skip_rest(candidate, planned, reason).await;
-        self.close_group(candidate, planned, &Ended::Skipped(reason)).await;
+        self.close_group(candidate, planned, &Ended::Skipped(reason)).await
     }
 
     /// Notes every object that is still listed and was not asked for, with the reason.
@@ -246,15 +317,23 @@ impl Disposal<'_> {
         }
     }
 
-    /// Looks at what is left of a group and settles every intent by it.
-    async fn close_group(&self, candidate: &Candidate, planned: &PlanGroup, ended: &Ended) {
+    /// Looks at what is left of a group and settles every intent by it; none where that could not be done.
+    async fn close_group<'c>(
+        &self,
+        candidate: &Candidate,
+        planned: &'c PlanGroup,
+        ended: &Ended,
+    ) -> Option<Closed<'c>> {
         let left_because = match ended {
             Ended::Skipped(reason) => reason.as_str(),
             Ended::Done | Ended::Unread => "interrupted",
         };
         let is_gone = match self.settle_group(candidate.id, &planned.prefix, left_because).await {
             Ok(is_gone) => is_gone,
-            Err(error) => return self.note_unread(candidate, error),
+            Err(error) => {
+                self.note_unread(candidate, error);
+                return None;
+            }
         };
         let intent = self.intent(candidate.id, &planned.prefix, 0);
         let outcome = match (is_gone, ended) {
@@ -263,19 +342,30 @@ impl Disposal<'_> {
             (false, Ended::Done) => match self.ledger.is_refused(&intent).await {
                 Ok(true) => REFUSED,
                 Ok(false) => "remains",
-                Err(error) => return self.halt(Halt::Record(error)),
+                Err(error) => {
+                    self.halt(Halt::Record(error));
+                    return None;
+                }
             },
             (false, Ended::Unread) => "unread",
         };
         if let Err(error) = self.ledger.note_disposal(&intent, outcome, self.clock.now()).await {
             self.halt(Halt::Record(error));
+            return None;
         }
+        let is_kept = !is_gone && matches!(ended, Ended::Skipped(reason) if *reason != SkipReason::RunEnded);
+        Some(Closed { group: planned, is_gone, is_kept })
     }
 }
 
-/// Splits a chunk into what one request can name and what needs a request each.
-pub(super) fn split(objects: Vec<Object>) -> impl Iterator<Item = Batch> {
+/// Splits a chunk into batches of at most `largest` objects: what one request can name, and what needs a request each.
+pub(super) fn split(objects: Vec<Object>, largest: usize) -> impl Iterator<Item = Batch> {
     let (together, singly): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| object.key.is_xml_safe());
-    let batches = [Batch { objects: together, singly: false }, Batch { objects: singly, singly: true }];
-    batches.into_iter().filter(|batch| !batch.objects.is_empty())
+    [(together, false), (singly, true)].into_iter().flat_map(move |(mut rest, singly)| {
+        std::iter::from_fn(move || {
+            let later = rest.split_off(largest.min(rest.len()));
+            let objects = std::mem::replace(&mut rest, later);
+            (!objects.is_empty()).then_some(Batch { objects, singly })
+        })
+    })
 }

@@ -15,6 +15,7 @@ pub struct Limiter {
 
 #[derive(Debug)]
 struct State {
+    most: f64,
     allowed: f64,
     in_flight: usize,
 }
@@ -24,9 +25,10 @@ struct State {
 pub struct Permit<'l>(&'l Limiter);
 
 impl Limiter {
-    /// Begins with one request at a time.
-    pub fn new() -> Self {
-        Self { state: Mutex::new(State { allowed: 1.0, in_flight: 0 }), freed: Notify::new() }
+    /// Begins with one request at a time, and never has more than `most`.
+    pub fn new(most: f64) -> Self {
+        let most = most.clamp(1.0, MOST);
+        Self { state: Mutex::new(State { most, allowed: 1.0, in_flight: 0 }), freed: Notify::new() }
     }
 
     /// Waits for the right to send.
@@ -49,7 +51,7 @@ impl Limiter {
     /// The store answered well.
     pub fn answered(&self) {
         let mut state = self.state.lock();
-        state.allowed = (state.allowed + 1.0 / state.allowed).min(MOST);
+        state.allowed = (state.allowed + 1.0 / state.allowed).min(state.most);
         drop(state);
         self.freed.notify_one();
     }
@@ -78,7 +80,7 @@ mod tests {
 
     #[test]
     fn it_rises_to_eight_and_halves_to_one() {
-        let limiter = Limiter::new();
+        let limiter = Limiter::new(f64::MAX);
         limiter.answered();
         assert!((allowed(&limiter) - 2.0).abs() < 1e-9);
         (0..200).for_each(|_| limiter.answered());
@@ -89,9 +91,18 @@ mod tests {
         assert!((allowed(&limiter) - 1.0).abs() < 1e-9);
     }
 
+    #[test]
+    fn a_slow_pace_has_fewer_in_flight_and_one_at_least() {
+        for (most, expected) in [(0.0, 1.0), (1.0, 1.0), (2.5, 2.5), (100.0, MOST)] {
+            let limiter = Limiter::new(most);
+            (0..200).for_each(|_| limiter.answered());
+            assert!((allowed(&limiter) - expected).abs() < 1e-9, "{most}");
+        }
+    }
+
     #[tokio::test]
     async fn no_more_are_in_flight_than_allowed() {
-        let limiter = Limiter::new();
+        let limiter = Limiter::new(f64::MAX);
         let first = limiter.acquire().await;
         let second = limiter.acquire();
         tokio::pin!(second);

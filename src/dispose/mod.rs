@@ -10,6 +10,7 @@ mod group;
 mod journal;
 mod limiter;
 mod objection;
+pub mod pace;
 pub mod reap;
 mod settle;
 pub mod space;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +40,7 @@ pub use group::SkipReason;
 use limiter::Limiter;
 pub use objection::Consent;
 use objection::Objections;
+use pace::{Over, Pacer};
 
 /// Ids whose groups are verified or deleted at the same time: one is listed while others are deleted.
 const IDS_IN_FLIGHT: usize = 6;
@@ -85,10 +88,15 @@ pub struct Disposal<'d> {
     /// Where the originals of copies are looked for, and the folder of the copies: for the reaper.
     originals: Option<(&'d dyn CopyStore, String)>,
     objections: Objections<'d>,
+    /// Says when the next batch may leave.
+    pub pacer: &'d Pacer,
+    /// Told what is over.
+    pub closing: &'d dyn Closing,
     /// Asks again for uploads in progress.
     uploads: Watch<'d>,
     limiter: Limiter,
     batches: AtomicU64,
+    finished_batches: AtomicU64,
     unread: AtomicU64,
     /// Keys that were looked at one by one, because the store says deleted and shows them still.
     looked_at: AtomicU64,
@@ -121,6 +129,10 @@ pub enum Halt {
     StopFile,
     /// It was told to stop.
     Interrupted,
+    /// The time of `--max-runtime` is over.
+    OutOfTime,
+    /// What was over could not be told.
+    Untold,
 }
 
 /// What a [`Disposal`] is made of.
@@ -147,8 +159,31 @@ pub struct Tools<'d> {
     pub as_of: Timestamp,
     /// Told how many objects are done.
     pub progress: &'d (dyn Fn(u64) + Send + Sync),
+    /// Says when the next batch may leave.
+    pub pacer: &'d Pacer,
+    /// Told what is over.
+    pub closing: &'d dyn Closing,
     /// Asks again for uploads in progress.
     pub uploads: Watch<'d>,
+}
+
+/// Told of groups that nothing more is asked of in this run, so that what became of their keys can be told at once.
+#[async_trait]
+pub trait Closing: Send + Sync {
+    /// Either every group of an id, all gone, or groups that are kept.
+    ///
+    /// - Errors: what ends the run.
+    async fn over(&self, groups: &[&PlanGroup]) -> Result<(), Halt>;
+}
+
+/// Nobody who is told: where nothing is compacted before the end.
+pub struct Unnoted;
+
+#[async_trait]
+impl Closing for Unnoted {
+    async fn over(&self, _groups: &[&PlanGroup]) -> Result<(), Halt> {
+        Ok(())
+    }
 }
 
 impl<'d> Disposal<'d> {
@@ -159,7 +194,7 @@ impl<'d> Disposal<'d> {
 
     fn with(scope: &'d Scope, purpose: Purpose, run: RunId, anchor: Anchor, tools: Tools<'d>) -> Self {
         let Tools { store, deleter, aside, references, ledger, .. } = tools;
-        let Tools { clock, stop, stop_file, consent, as_of, progress, uploads, .. } = tools;
+        let Tools { clock, stop, stop_file, consent, as_of, progress, uploads, pacer, closing, .. } = tools;
         let (Purpose::Plan(plan) | Purpose::Quarantine(_, plan)) = purpose;
         Self {
             scope,
@@ -175,11 +210,14 @@ impl<'d> Disposal<'d> {
             stop,
             stop_file,
             progress,
+            pacer,
+            closing,
             originals: None,
             objections: Objections::new(scope, plan, (consent, as_of), ledger, references),
             uploads,
-            limiter: Limiter::new(),
+            limiter: Limiter::new(pacer.pace().most_in_flight()),
             batches: AtomicU64::new(0),
+            finished_batches: AtomicU64::new(0),
             unread: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             seen_live: Mutex::default(),
@@ -195,6 +233,13 @@ impl<'d> Disposal<'d> {
         // A stop that cut a read short is the reason, not the store.
         self.is_halted();
         self.halt.lock().take()
+    }
+
+    /// Tells groups that an earlier run of the plan deleted and nobody told.
+    pub async fn note_gone(&self, gone: &[PlanGroup]) {
+        for groups in gone.chunk_by(|a, b| a.id == b.id) {
+            self.note_over(&groups.iter().collect::<Vec<_>>()).await;
+        }
     }
 
     /// Notes the objects of groups that the plan names and this run keeps, each with the reason; settles what a run that
@@ -224,9 +269,32 @@ impl<'d> Disposal<'d> {
                 *halt = Some(Halt::Interrupted);
             } else if is_there(&self.stop_file) {
                 *halt = Some(Halt::StopFile);
+            } else if self.pacer.is_out_of_time(self.has_sent()) {
+                *halt = Some(Halt::OutOfTime);
             }
         }
         halt.is_some()
+    }
+
+    /// Whether a batch of this run came to its end.
+    fn has_sent(&self) -> bool {
+        self.finished_batches.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits until a batch may leave: of `objects`, which are then taken from the budget, or of as many as will be listed.
+    async fn wait_for_budget(&self, objects: Option<usize>) -> Result<(), SkipReason> {
+        let has_sent = || self.has_sent();
+        let waited = match objects {
+            Some(objects) => self.pacer.take(objects, &self.stop, has_sent).await,
+            None => self.pacer.wait(&self.stop, has_sent).await,
+        };
+        waited.map_err(|over| {
+            self.halt(match over {
+                Over::Stopped => Halt::Interrupted,
+                Over::OutOfTime => Halt::OutOfTime,
+            });
+            SkipReason::RunEnded
+        })
     }
 
     /// Ends the run; the first reason is kept.

@@ -182,7 +182,7 @@ impl<'d> Reaper<'d> {
             if chunk.is_empty() {
                 return Ok(());
             }
-            for batch in split(chunk) {
+            for batch in split(chunk, crate::model::CHUNK_OBJECTS) {
                 let _permit = self.disposal.limiter.acquire().await;
                 let task =
                     BatchTask { id, first_run: None, prefix: &self.quarantine.prefix, listed, left: &left, guard };

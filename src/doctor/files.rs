@@ -217,9 +217,8 @@ fn writable(name: &'static str, folder: &Path) -> Check {
 fn free_space(config: &Config, scopes: &[&Scope]) -> Check {
     const NAME: &str = "free_space";
     let largest = scopes.iter().map(|scope| scope.limits.max_objects).max().unwrap_or(0);
-    let own = config.ledger.folder().into_iter().chain([config.reports_directory.as_path()]);
-    let folders: Vec<PathBuf> = own.map(existing).collect();
-    let fits = |objects| folders.iter().try_for_each(|folder| space::check(folder, objects));
+    let (ledger_folder, reports) = (config.ledger.folder().map(existing), existing(&config.reports_directory));
+    let fits = |objects| space::check(ledger_folder.as_deref(), &reports, &space::Need::of(&[objects]));
     if let Err(error) = fits(0) {
         return Check::fail(NAME, chain(&error), "free some space: no deletion begins without it");
     }

@@ -101,6 +101,36 @@ pub struct DeletionTotals {
     pub bytes: u64,
 }
 
+impl DeletionTotals {
+    /// Adds `keys` of `bytes` with this outcome; without one, nobody knows what became of them.
+    pub fn add(&mut self, outcome: &str, keys: u64, bytes: u64) {
+        self.requested += keys;
+        match outcome {
+            "deleted" => {
+                self.deleted += keys;
+                self.bytes = self.bytes.saturating_add(bytes);
+            }
+            "already_gone" => self.already_gone += keys,
+            "skipped" => self.skipped += keys,
+            "failed" => self.failed += keys,
+            _ => self.unconfirmed += keys,
+        }
+    }
+
+    /// The sum of two.
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
+        self.requested += other.requested;
+        self.deleted += other.deleted;
+        self.already_gone += other.already_gone;
+        self.skipped += other.skipped;
+        self.failed += other.failed;
+        self.unconfirmed += other.unconfirmed;
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self
+    }
+}
+
 /// Rows that one statement reads or writes.
 const ROWS_AT_ONCE: usize = 500;
 /// Rows that are counted or compacted at a time.
@@ -440,18 +470,8 @@ impl Ledger {
                       FROM intents WHERE run_id = $1 GROUP BY outcome";
         let mut totals = DeletionTotals::default();
         for row in statement("count the outcomes", select).bind(run).all(&self.database).await? {
-            let (keys, bytes) = (row.count("keys")?, row.count("bytes")?);
-            totals.requested += keys;
-            match row.get::<Option<String>>("outcome")?.as_deref() {
-                Some("deleted") => {
-                    totals.deleted += keys;
-                    totals.bytes += bytes;
-                }
-                Some("already_gone") => totals.already_gone += keys,
-                Some("skipped") => totals.skipped += keys,
-                Some("failed") => totals.failed += keys,
-                _ => totals.unconfirmed += keys,
-            }
+            let outcome: Option<String> = row.get("outcome")?;
+            totals.add(outcome.as_deref().unwrap_or_default(), row.count("keys")?, row.count("bytes")?);
         }
         Ok(totals)
     }
@@ -515,7 +535,7 @@ pub(super) async fn take_over(
 pub(super) async fn compact(
     transaction: &mut Transaction,
     subject: &str,
-    condition: &'static str,
+    condition: &str,
     value: &str,
 ) -> Result<u64, RecordError> {
     const STEP: &str = "compact the journal";

@@ -90,9 +90,11 @@ impl Ledger {
         rows.all(&self.database).await?.iter().map(read_plan).collect()
     }
 
-    /// The plan of a scope that was begun and not finished.
+    /// The plan of a scope that was begun and not finished. A backfill is not among them: it is worked through in the steps of
+    /// the person who began it, and no schedule takes it up.
     pub async fn interrupted_plan(&self, scope: &str) -> Result<Option<PlanRow>, RecordError> {
-        let select = "SELECT hash FROM plans WHERE scope = $1 AND state = 'applying' ORDER BY run_id LIMIT 1";
+        let select = "SELECT hash FROM plans WHERE scope = $1 AND state = 'applying' \
+                      AND run_id NOT IN (SELECT run_id FROM runs WHERE command = 'backfill') ORDER BY run_id LIMIT 1";
         let row = statement("look for an interrupted plan", select).bind(scope).optional(&self.database).await?;
         match row {
             Some(row) => self.plan(&row.get::<String>("hash")?).await,
@@ -113,9 +115,9 @@ impl Ledger {
         transaction.commit(STEP).await
     }
 
-    /// The runs that wrote intents for a plan.
+    /// The runs that wrote intents for a plan, or told parts of it.
     pub async fn runs_of_plan(&self, hash: Sha256Hash) -> Result<Vec<String>, RecordError> {
-        let select = "SELECT DISTINCT run_id FROM intents WHERE plan_hash = $1";
+        let select = "SELECT run_id FROM intents WHERE plan_hash = $1 UNION SELECT run_id FROM deletion_parts WHERE plan_hash = $1";
         let rows = statement("read the runs of a plan", select).bind(hash).all(&self.database).await?;
         rows.iter().map(|row| row.get("run_id")).collect()
     }

@@ -286,6 +286,7 @@ fn plan(n: u128) -> DeletePlan {
         ledger: PlanLedger { id: Uuid::nil(), path: String::new() },
         target: PlanTarget::new(&observed(0).target, &observed(0).identity),
         policy: PlanPolicy { grace_s: 1, min_sightings: 1, min_sighting_span_s: 1, disposal: None },
+        backfill: None,
         totals: PlanTotals { groups: 1, objects: 2, bytes: u64::MAX },
         groups: Vec::new(),
     }

@@ -7,6 +7,9 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::io::Errno;
 use uuid::Uuid;
 
 use crate::model::RunId;
@@ -53,6 +56,7 @@ impl ReportFolder {
 
     /// Opens a file of the report. It has its name only after [`ReportFile::publish`].
     pub fn file(&self, name: &str) -> Result<ReportFile, FolderError> {
+        debug_assert!(is_report_file(name), "`{name}` is not among the files that are removed with their run");
         let path = self.path.join(name);
         let hidden = self.path.join(format!(".{name}.partial"));
         let file = OpenOptions::new()
@@ -69,6 +73,26 @@ impl ReportFolder {
         let mut file = self.file(name)?;
         file.write_all(bytes).map_err(FolderError::at(&self.path.join(name)))?;
         file.publish()
+    }
+
+    /// Takes a part of `deletions.csv` that `run`, which died, finished and noted: whether it came to giving it its name or
+    /// not, it stands here under its new number. Says whether it was there.
+    pub fn adopt_part(&self, run: &str, number: u64, new_number: u64) -> Result<bool, FolderError> {
+        let (name, target) = (part_name(number), self.path.join(part_name(new_number)));
+        let left = self.scope_folder.join(run);
+        for found in [left.join(&name), left.join(format!(".{name}.partial"))] {
+            if !found.exists() {
+                continue;
+            }
+            // A link first: should this process die too, the file is still where the ledger says.
+            if std::fs::hard_link(&found, &target).is_err() {
+                std::fs::copy(&found, &target).map_err(FolderError::at(&target))?;
+                File::open(&target).and_then(|copy| copy.sync_all()).map_err(FolderError::at(&target))?;
+            }
+            sync_folder(&self.path)?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// Points `latest` of the scope at this folder.
@@ -96,11 +120,45 @@ pub struct ReportFile {
 impl ReportFile {
     /// Syncs the file and gives it its name.
     pub fn publish(self) -> Result<(), FolderError> {
-        let failed = FolderError::at(&self.path);
-        let file = self.writer.into_inner().map_err(|error| failed(error.into_error()))?;
-        file.sync_all().map_err(&failed)?;
-        std::fs::rename(&self.hidden, &self.path).map_err(&failed)
+        self.sync()?.publish()
     }
+
+    /// Syncs the file, which can be found again from now on, and has no name yet.
+    pub fn sync(self) -> Result<SyncedFile, FolderError> {
+        {
+            let failed = FolderError::at(&self.path);
+            let file = self.writer.into_inner().map_err(|error| failed(error.into_error()))?;
+            file.sync_all().map_err(&failed)?;
+        }
+        if let Some(folder) = self.path.parent() {
+            sync_folder(folder)?;
+        }
+        Ok(SyncedFile { path: self.path, hidden: self.hidden })
+    }
+}
+
+/// A file of a report that is on the disk and has no name yet.
+#[derive(Debug)]
+pub struct SyncedFile {
+    path: PathBuf,
+    hidden: PathBuf,
+}
+
+impl SyncedFile {
+    /// Gives it its name.
+    pub fn publish(self) -> Result<(), FolderError> {
+        std::fs::rename(&self.hidden, &self.path).map_err(FolderError::at(&self.path))
+    }
+}
+
+/// Makes the names in a folder durable.
+fn sync_folder(folder: &Path) -> Result<(), FolderError> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(FolderError::at(folder))
+}
+
+/// The name of a compressed part of `deletions.csv`.
+pub fn part_name(number: u64) -> String {
+    format!("deletions.{number:04}.csv.zst")
 }
 
 impl Write for ReportFile {
@@ -122,6 +180,80 @@ pub fn newest_runs(reports: &Path, scope: &str) -> Vec<Uuid> {
     let by_name = entries.filter_map(|entry| run_of(&entry.ok()?.file_name())).max();
     let by_link = std::fs::read_link(folder.join("latest")).ok().and_then(|target| run_of(target.file_name()?));
     by_name.into_iter().chain(by_link).collect()
+}
+
+/// What became of the folder of an old run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removed {
+    /// It is gone, with all that it held.
+    Whole,
+    /// There was none.
+    Nothing,
+    /// It holds something that is none of ours, or is no folder: nothing of it was touched.
+    Foreign,
+}
+
+/// Removes the folder of `run`, if it is one, and holds nothing but the files of a report. No link is followed.
+///
+/// - Errors: [`FolderError`]; what is left of the folder is still known as the run's.
+pub fn remove_run(reports: &Path, scope: &str, run: &str) -> Result<Removed, FolderError> {
+    let path = reports.join(scope).join(run);
+    let failed = |error: Errno| FolderError { path: path.clone(), source: error.into() };
+    let is_run = Uuid::parse_str(run).is_ok_and(|id| id.get_version_num() == 7 && id.to_string() == run);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = |at: &OwnedFd, name: &str| rustix::fs::openat(at, name, flags, Mode::empty());
+    let Ok(reports) = rustix::fs::open(reports, flags - OFlags::NOFOLLOW, Mode::empty()) else {
+        return Ok(Removed::Nothing);
+    };
+    let folder = match open(&reports, scope).and_then(|scope| open(&scope, run).map(|run| (scope, run))) {
+        Ok((scope, folder)) if is_run => (scope, folder),
+        Err(Errno::NOENT) => return Ok(Removed::Nothing),
+        // A link, or a file.
+        Ok(_) | Err(Errno::LOOP | Errno::NOTDIR) => return Ok(Removed::Foreign),
+        Err(error) => return Err(failed(error)),
+    };
+    let (scope, folder) = folder;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_owned();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let status = rustix::fs::statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        let is_file = rustix::fs::FileType::from_raw_mode(status.st_mode).is_file();
+        if !is_file || !name.to_str().is_ok_and(is_report_file) {
+            return Ok(Removed::Foreign);
+        }
+        names.push(name);
+    }
+    for name in names {
+        rustix::fs::unlinkat(&folder, &name, AtFlags::empty()).map_err(failed)?;
+    }
+    rustix::fs::unlinkat(&scope, run, AtFlags::REMOVEDIR).map_err(failed)?;
+    Ok(Removed::Whole)
+}
+
+/// The files that a run may leave, whole or not.
+const REPORT_FILES: [&str; 9] = [
+    "summary.json",
+    "report.html",
+    "plan.json",
+    "orphans.csv",
+    "missing.csv",
+    "foreign.csv",
+    "deletions.csv",
+    "uploads.csv",
+    "restored.csv",
+];
+
+/// Whether a name is that of a report's file, or of one that is not finished.
+fn is_report_file(name: &str) -> bool {
+    let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial")).unwrap_or(name);
+    let is_part = name
+        .strip_prefix("deletions.")
+        .and_then(|name| name.strip_suffix(".csv.zst"))
+        .is_some_and(|number| number.len() >= 4 && number.bytes().all(|byte| byte.is_ascii_digit()));
+    is_part || REPORT_FILES.contains(&name)
 }
 
 /// Whether a run left a whole report.

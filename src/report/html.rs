@@ -210,6 +210,17 @@ fn notices(report: &Report<'_>) -> Vec<Notice> {
             .to_owned();
         notices.push(Notice { tone: tone_class(Tone::Attention), words, then: None, command: None });
     }
+    if let Some(words) = words::retention(summary) {
+        let has_failed = summary.retention.as_ref().is_some_and(|retention| retention.error.is_some());
+        let tone = tone_class(if has_failed { Tone::Attention } else { Tone::Good });
+        notices.push(Notice { tone, words, then: None, command: None });
+    }
+    if let Some(words) = words::steps(summary) {
+        notices.push(Notice { tone: tone_class(Tone::Good), words, then: None, command: None });
+    }
+    if let Some(words) = words::backfill(summary) {
+        notices.push(Notice { tone: tone_class(Tone::Attention), words, then: None, command: None });
+    }
     for words in [undo::undo(summary), undo::reaped(summary)].into_iter().flatten() {
         notices.push(Notice { tone: tone_class(Tone::Attention), words, then: None, command: None });
     }

@@ -19,6 +19,7 @@ use crate::decide::breakers::Reading;
 use crate::decide::holds::HoldSource;
 use crate::model::{Group, Timestamp, Versioning};
 use crate::parse::{Pattern, prefix_of};
+use crate::plan::Backfill;
 use leaks::{LeakCounts, UploadCounts, VersionCounts};
 
 /// Version of `summary.json`.
@@ -36,7 +37,7 @@ pub struct Summary {
     pub run_id: Uuid,
     /// The scope.
     pub scope: String,
-    /// `audit`, `apply`, `sweep` or `restore`.
+    /// `audit`, `backfill`, `apply`, `sweep` or `restore`.
     pub command: String,
     /// Whether nothing could be deleted.
     pub dry_run: bool,
@@ -58,6 +59,9 @@ pub struct Summary {
     pub report_dir: String,
     /// The hash of the plan that was made or applied.
     pub plan_hash: Option<String>,
+    /// The backfill that the plan belongs to; null where every rule counted.
+    #[serde(default)]
+    pub backfill: Option<Backfill>,
     /// Groups by what they are.
     pub groups: GroupCounts,
     /// Rows that should have objects and have none.
@@ -91,6 +95,12 @@ pub struct Summary {
     #[serde(default)]
     pub leaks: LeakCounts,
     /// How it compares with the last complete run; null on a first run.
+    /// What all runs of the plan came to; null where nothing was begun.
+    #[serde(default)]
+    pub steps: Option<Steps>,
+    /// What was removed because it was older than `reports.keep`; null where the run is not complete.
+    #[serde(default)]
+    pub retention: Option<Retention>,
     pub trend: Option<Trend>,
     /// Where the ledger's chain ended when this was written; null where it could not be read.
     #[serde(default)]
@@ -309,6 +319,69 @@ pub struct Deletion {
     /// Bytes of which a copy lies in quarantine: freed after the reaper.
     #[serde(default)]
     pub bytes_quarantined: u64,
+}
+
+/// What was removed of our own output.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// Folders of runs.
+    pub reports_removed: u64,
+    /// Rows of the ledger that were removed or shortened.
+    pub rows_compacted: u64,
+    /// Why not all could be removed; null where all could.
+    pub error: Option<String>,
+}
+
+/// What all runs of a plan came to together, this one included: `requested` is the sum of the five outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Steps {
+    /// Runs that worked on it.
+    pub runs: u64,
+    /// When the first of them began.
+    pub first_started_at: Timestamp,
+    /// Whether the plan is worked through.
+    pub closed: bool,
+    /// Keys that the plan asked for.
+    pub requested: u64,
+    /// Deleted, or marked on a versioned bucket, over all runs.
+    pub deleted: u64,
+    /// Gone before, over all runs.
+    pub already_gone: u64,
+    /// Kept after all, as this run leaves them.
+    pub skipped: u64,
+    /// Still there, as this run leaves them.
+    pub failed: u64,
+    /// Unknown, as this run leaves them.
+    pub unconfirmed: u64,
+    /// Bytes freed, over all runs.
+    pub bytes_deleted: u64,
+    /// Bytes marked as deleted and not freed, over all runs.
+    pub bytes_marked: u64,
+    /// Bytes of which a copy lies in quarantine, over all runs.
+    pub bytes_quarantined: u64,
+}
+
+impl Steps {
+    /// The steps of a plan that is not worked through yet.
+    pub fn new(steps: &crate::record::Steps) -> Self {
+        let totals = steps.totals;
+        Self {
+            runs: steps.runs,
+            first_started_at: steps.first_started_at,
+            closed: false,
+            requested: totals.deleted + totals.already_gone + totals.skipped + totals.failed + totals.unconfirmed,
+            deleted: totals.deleted,
+            already_gone: totals.already_gone,
+            skipped: totals.skipped,
+            failed: totals.failed,
+            unconfirmed: totals.unconfirmed,
+            bytes_deleted: totals.bytes_freed,
+            bytes_marked: totals.bytes_marked,
+            bytes_quarantined: totals.bytes_aside,
+        }
+    }
 }
 
 /// How a run compares with the last complete one.

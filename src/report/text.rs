@@ -367,13 +367,24 @@ fn deletion_results(page: &mut Page, summary: &Summary, deletion: &Deletion) {
     ];
     let shown: Vec<Row> = sums.chain([deleted]).chain(others.into_iter().filter(|row| row.count > 0)).collect();
     rows(page, &shown);
+    if let Some(steps) = words::steps(summary) {
+        page.prose("  ", 2, &steps);
+    }
 }
 
 fn ending(page: &mut Page, report: &Report<'_>) {
     page.line("");
+    if let Some(backfill) = words::backfill(report.summary) {
+        let first = "Note:   ";
+        page.prose(first, first.len(), &backfill);
+    }
     for note in [undo::undo(report.summary), undo::reaped(report.summary)].into_iter().flatten() {
         let first = "Note:   ";
         page.prose(first, first.len(), &note);
+    }
+    if let Some(retention) = words::retention(report.summary) {
+        let first = "Note:   ";
+        page.prose(first, first.len(), &retention);
     }
     let folder = visible(report.summary.report_dir.trim_end_matches('/'));
     page.line(&format!("Report: {folder}/report.html"));

@@ -6,11 +6,14 @@ use super::audit::{Audited, audit, describe, totals_of};
 use super::reap::reap;
 use super::review::{Approved, Review, check_issued, is_past};
 use super::scan::{Scan, scan};
+use super::telling::{Teller, begin_plan, tell_deletions};
+use super::watch::StepWatch;
 use super::{ApplyJob, Keyring, Reading, RunFailure, Session, confirm, holds, uploads};
 use crate::config::Approval;
 use crate::decide::approval::Decisions;
 use crate::decide::breakers::{Allowances, Breaker, Kind, Listed, WouldGo, judge_size};
 use crate::decide::{KeepReason, Verdict};
+use crate::dispose::pace::{Pace, Pacer};
 use crate::dispose::{Aside, Candidate, Disposal, Halt, SkipReason, Tools, is_there, space};
 use crate::exit::Exit;
 use crate::list::references::ReferencesError;
@@ -18,9 +21,8 @@ use crate::list::uploads::Watch;
 use crate::model::{Group, Mode, Sha256Hash, Versioning, human_bytes, human_count};
 use crate::plan::{PlanGroup, PlanPolicy, PlanTarget, VerifiedPlan};
 use crate::record::{Ledger, PlanRow, PlanState, RecordError, Undo, UndoKind};
-use crate::report::csv::CsvFile;
 use crate::report::text::words;
-use crate::report::{Deletion, OrphanRecord, Outcome, folder, undo};
+use crate::report::{Deletion, OrphanRecord, Outcome, undo};
 use crate::s3::{DeleteStore, S3Copy};
 
 /// A plan that was named on the command line.
@@ -46,6 +48,7 @@ pub async fn apply(
         mode: job.mode,
         approved,
         accepts_empty: job.accepts_empty_references,
+        pace: &job.pace,
     };
     apply_plan(session, reading, keyring, order).await
 }
@@ -115,7 +118,8 @@ async fn apply_unattended(
 ) -> Result<(), RunFailure> {
     session.draft.plan_hash = Some(plan.hash.to_string());
     session.next_command = None;
-    let order = Order { plan, lifted: &Allowances::default(), mode: Mode::Live, approved, accepts_empty: false };
+    let (lifted, pace) = (Allowances::default(), Pace::default());
+    let order = Order { plan, lifted: &lifted, mode: Mode::Live, approved, accepts_empty: false, pace: &pace };
     apply_plan(session, reading, keyring, order).await
 }
 
@@ -136,6 +140,8 @@ async fn approved_plans(session: &mut Session<'_>, fresh: &VerifiedPlan) -> Resu
         }
         match read_plan(&row).filter(|plan| is_current(plan, fresh)) {
             Some(plan) => plans.push(plan),
+            // A backfill that a person works through in steps takes as long as it takes.
+            None if read_plan(&row).is_some_and(|plan| plan.plan.backfill.is_some()) => {}
             None if row.state == PlanState::Applying => give_up(session, &row).await?,
             None => {
                 tracing::warn!(plan = %hash, "an approved plan is past its time, for another target or policy, or its file is gone; it is not applied");
@@ -179,11 +185,9 @@ fn is_current(plan: &VerifiedPlan, fresh: &VerifiedPlan) -> bool {
 async fn give_up(session: &mut Session<'_>, row: &PlanRow) -> Result<(), RunFailure> {
     tracing::warn!(plan = %row.hash, "an interrupted plan is past its time, rejected, for another target or policy, or its file is gone; it is closed");
     if let Some(hash) = Sha256Hash::parse(&row.hash) {
-        let unreported = unreported_runs(session, hash).await?;
-        session.services.ledger.take_over_undos(session.run, &unreported).await?;
-        session.services.ledger.start_plan(hash, session.run, &unreported).await?;
+        begin_plan(session, hash).await?;
         session.finished_plans.push(hash);
-        tell_deletions(session).await?;
+        tell_deletions(session, hash).await?;
     }
     Ok(())
 }
@@ -233,6 +237,7 @@ struct Order<'o> {
     approved: Approved,
     /// Whether a person said that the empty live tables are really empty, for this plan.
     accepts_empty: bool,
+    pace: &'o Pace,
 }
 
 async fn apply_plan(
@@ -242,11 +247,12 @@ async fn apply_plan(
     order: Order<'_>,
 ) -> Result<(), RunFailure> {
     let Order { plan, lifted, mode, approved, .. } = order;
+    session.draft.backfill = plan.plan.backfill;
     let row = check_issued(&session.services.ledger, plan).await?;
     let review = Review::of(session, plan, approved).await?;
     let scan = scan(session, reading).await?;
     check_current(session, plan, &row, &scan)?;
-    let (candidates, kept) = choose(session, plan, &scan, &review).await?;
+    let Choice { candidates, kept, gone } = choose(session, plan, &scan, &review).await?;
     let planned: Vec<PlanGroup> = candidates.iter().flat_map(|candidate| candidate.planned.iter().cloned()).collect();
     let totals = totals_of(&planned);
     session.draft.coverage.complete = true;
@@ -265,10 +271,7 @@ async fn apply_plan(
     if is_there(&session.services.config.stop_file) {
         return Err(stop_file_refusal(session));
     }
-    space::check(session.folder.path(), totals.objects)?;
-    if let Some(ledger_folder) = session.services.config.ledger.folder() {
-        space::check(ledger_folder, totals.objects)?;
-    }
+    check_space(session, &candidates, &kept)?;
     if plan.plan.groups.is_empty() {
         session.finished_plans.push(plan.hash);
         return abort_stale_uploads(session, reading, keyring, &scan).await;
@@ -289,16 +292,18 @@ async fn apply_plan(
         undo_note(session)
     );
     session.services.ledger.allow(plan.hash, session.run, lifted, session.services.clock.now()).await?;
-    let unreported = unreported_runs(session, plan.hash).await?;
     // Before anything is copied or marked: what a run leaves is never lost sight of.
     if let Some(undo) = undo_of(session, plan, &scan) {
         session.services.ledger.begin_undo(&undo).await?;
     }
-    session.services.ledger.take_over_undos(session.run, &unreported).await?;
-    session.services.ledger.start_plan(plan.hash, session.run, &unreported).await?;
+    begin_plan(session, plan.hash).await?;
     crate::failpoint::reach("plan_started");
-    let chosen = Chosen { order, copier: copier.as_ref(), scan: &scan, candidates: &candidates, kept: &kept };
+    let copier = copier.as_ref();
+    let chosen = Chosen { order, copier, scan: &scan, candidates: &candidates, kept: &kept, gone: &gone };
     dispose(session, reading, &*deleter, chosen).await?;
+    if session.draft.outcome == Outcome::Interrupted {
+        return Ok(());
+    }
     abort_stale_uploads(session, reading, keyring, &scan).await
 }
 
@@ -387,18 +392,36 @@ fn check_current(session: &Session<'_>, plan: &VerifiedPlan, row: &PlanRow, scan
     Ok(())
 }
 
-/// Plan ∩ still orphan ∩ seen without a break since: what may go, and what is kept with its reason.
+/// What is left of a plan.
+#[derive(Default)]
+struct Choice {
+    /// What may go.
+    candidates: Vec<Candidate>,
+    /// What is kept, with its reason.
+    kept: Vec<(PlanGroup, SkipReason)>,
+    /// What an earlier run of the plan deleted whole, and nobody told yet.
+    gone: Vec<PlanGroup>,
+}
+
+/// Plan ∩ still orphan ∩ seen without a break since, without what is gone already.
 async fn choose(
     session: &Session<'_>,
     plan: &VerifiedPlan,
     scan: &Scan,
     review: &Review,
-) -> Result<(Vec<Candidate>, Vec<(PlanGroup, SkipReason)>), RunFailure> {
-    let (mut candidates, mut kept): (Vec<Candidate>, Vec<_>) = (Vec::new(), Vec::new());
+) -> Result<Choice, RunFailure> {
+    let Choice { mut candidates, mut kept, mut gone } = Choice::default();
+    let gone_ids = session.services.ledger.gone_ids(plan.hash).await?;
     let mut groups = plan.plan.groups.clone();
     groups.sort_by(|a, b| (a.id, &a.prefix).cmp(&(b.id, &b.prefix)));
     for planned in groups.chunk_by(|a, b| a.id == b.id) {
         let id = planned[0].id;
+        if let Some((groups, is_waiting)) = gone_ids.get(&id)
+            && *groups == planned.len() as u64
+        {
+            gone.extend(planned.iter().filter(|_| *is_waiting).cloned());
+            continue;
+        }
         let sighting = session.services.ledger.sighting(&session.scope.name, id).await?;
         let is_unbroken =
             sighting.is_some_and(|sighting| planned.iter().all(|group| group.first_run == sighting.first_run));
@@ -423,7 +446,7 @@ async fn choose(
             scan.findings.groups_of(id).iter().filter(|group| !group.is_canonical()).cloned().collect();
         candidates.push(Candidate { id, planned: planned.to_vec(), odd });
     }
-    Ok((candidates, kept))
+    Ok(Choice { candidates, kept, gone })
 }
 
 /// Puts what the plan lets go, and what it no longer does, into the report.
@@ -526,14 +549,6 @@ fn ask_person(session: &Session<'_>, approved: Approved, totals: crate::plan::Pl
     })
 }
 
-/// Dead runs of this plan that left no report: their keys are told by this one.
-async fn unreported_runs(session: &Session<'_>, plan: Sha256Hash) -> Result<Vec<String>, RunFailure> {
-    let reports = &session.services.config.reports_directory;
-    let mut runs = session.services.ledger.runs_of_plan(plan).await?;
-    runs.retain(|run| !folder::has_summary(reports, &session.scope.name, run));
-    Ok(runs)
-}
-
 /// What this run may delete of a plan, and what it keeps.
 #[derive(Clone, Copy)]
 struct Chosen<'c> {
@@ -542,6 +557,7 @@ struct Chosen<'c> {
     scan: &'c Scan,
     candidates: &'c [Candidate],
     kept: &'c [(PlanGroup, SkipReason)],
+    gone: &'c [PlanGroup],
 }
 
 async fn dispose(
@@ -550,11 +566,16 @@ async fn dispose(
     deleter: &dyn DeleteStore,
     chosen: Chosen<'_>,
 ) -> Result<(), RunFailure> {
-    let Chosen { order: Order { plan, approved, .. }, copier, scan, candidates, kept } = chosen;
+    let Chosen { order: Order { plan, approved, pace, .. }, copier, scan, candidates, kept, gone } = chosen;
     let services = session.services;
-    let objects = candidates.iter().flat_map(|candidate| &candidate.planned).map(|group| group.objects).sum();
-    let bar = services.progress.bar("deleting objects", objects);
-    let progress = |done| bar.inc(done);
+    let planned = candidates.iter().flat_map(|candidate| &candidate.planned);
+    let objects: u64 = planned.clone().map(|group| group.objects).sum();
+    let all_objects = objects + kept.iter().map(|(group, _)| group.objects).sum::<u64>();
+    let teller =
+        Teller::new(session, plan.hash, all_objects + gone.iter().map(|group| group.objects).sum::<u64>()).await?;
+    let pacer = Pacer::new(pace.clone(), services.clock.clone(), session.began);
+    let watch = StepWatch::new(&services.progress, &pacer, services.clock.clone(), objects);
+    let progress = |done| watch.add(done);
     let aside = copier.zip(session.draft.quarantine.as_ref());
     let aside = aside.map(|(copier, folder)| Aside::new(copier, &folder.bucket, &folder.prefix));
     let tools = Tools {
@@ -569,22 +590,40 @@ async fn dispose(
         consent: approved.consent(),
         as_of: scan.as_of,
         progress: &progress,
+        pacer: &pacer,
+        closing: &teller,
         uploads: Watch::new(&*reading.store, session.scope, &services.stop.token, &scan.uploads),
     };
     let disposal = Disposal::new(session.scope, plan.hash, session.run, scan.references.anchor(), tools);
-    disposal.keep(kept).await;
-    let halt = disposal.run(candidates).await;
-    bar.finish_and_clear();
-    let (unread, ended_at) = (disposal.unread(), disposal.last_seen_at());
+    let halt = watch
+        .over(async {
+            disposal.note_gone(gone).await;
+            disposal.keep(kept).await;
+            disposal.run(candidates).await
+        })
+        .await;
+    let (unread, left, ended_at) = (disposal.unread(), watch.left(), disposal.last_seen_at());
+    drop(disposal);
+    let untold = teller.failure();
+    drop(teller);
     if let Some(ended_at) = ended_at {
         services.ledger.end_undo(session.run, ended_at).await?;
     }
     crate::failpoint::reach("disposed");
     // Whatever ended it, what was asked for is told.
-    let told = tell_deletions(session).await;
+    let told = tell_deletions(session, plan.hash).await;
+    let resume = format!("orphan-sweeper apply {}{pace}", plan.hash);
     match halt {
         None => {}
-        Some(Halt::Interrupted) => return Err(RunFailure::Interrupted(services.stop.exit())),
+        Some(Halt::Interrupted) => {
+            session.next_command = Some(resume);
+            return Err(RunFailure::Interrupted(services.stop.exit()));
+        }
+        Some(Halt::OutOfTime) => {
+            end_step(session, &told?, left, resume, pace);
+            return Ok(());
+        }
+        Some(Halt::Untold) => return Err(untold.unwrap_or(RunFailure::Interrupted(services.stop.exit()))),
         Some(Halt::StopFile) => return Err(stop_file_refusal(session)),
         Some(Halt::Holds(error)) => return Err(RunFailure::Holds(error)),
         Some(Halt::Record(error)) => return Err(RunFailure::Record(error)),
@@ -596,10 +635,13 @@ async fn dispose(
         session.draft.reason =
             Some(format!("{} ids could not be read to their end; apply the plan again to go on", human_count(unread)));
         session.exit = Exit::Failed;
-        session.next_command = Some(format!("orphan-sweeper apply {}", plan.hash));
+        session.next_command = Some(resume);
         return Ok(());
     }
     session.finished_plans.push(plan.hash);
+    if let Some(steps) = &mut session.draft.steps {
+        steps.closed = true;
+    }
     if deletion.failed + deletion.unconfirmed > 0 {
         session.exit = Exit::SomeFailed;
         session.draft.reason = Some(format!(
@@ -617,6 +659,32 @@ async fn dispose(
         human_bytes(deletion.bytes_deleted)
     );
     Ok(())
+}
+
+/// Ends a step whose time is over: the plan stays begun, and the next step goes on.
+fn end_step(session: &mut Session<'_>, deletion: &Deletion, left: u64, resume: String, pace: &Pace) {
+    let limit = humantime::format_duration(pace.max_runtime.unwrap_or_default());
+    let left = words::counted(left, "object", "objects");
+    session.draft.outcome = Outcome::Interrupted;
+    session.draft.reason =
+        Some(format!("the time of --max-runtime {limit} is over; about {left} of the plan are left"));
+    session.next_command = Some(resume);
+    if deletion.failed + deletion.unconfirmed > 0 {
+        session.exit = Exit::SomeFailed;
+    }
+    tracing::info!(target: "deletions", run_id = %session.run, "step ended by its time; about {left} are left");
+}
+
+/// Looks whether what this run writes has room.
+fn check_space(
+    session: &Session<'_>,
+    candidates: &[Candidate],
+    kept: &[(PlanGroup, SkipReason)],
+) -> Result<(), RunFailure> {
+    let of_id = |candidate: &Candidate| candidate.planned.iter().map(|group| group.objects).sum::<u64>();
+    let ids: Vec<u64> = candidates.iter().map(of_id).chain(kept.iter().map(|(group, _)| group.objects)).collect();
+    let need = space::Need::of(&ids);
+    Ok(space::check(session.services.config.ledger.folder(), session.folder.path(), &need)?)
 }
 
 /// A re-check that found another database or table is evidence, and latches like it.
@@ -644,90 +712,4 @@ pub(super) async fn trip_on_recheck(
     }
     session.next_command = session.next_acknowledgement();
     Ok(RunFailure::Refused { reason: message, hint: error.hint().to_owned() })
-}
-
-/// Writes `deletions.csv` and the totals from the journal.
-async fn tell_deletions(session: &mut Session<'_>) -> Result<Deletion, RunFailure> {
-    let ledger = &session.services.ledger;
-    let totals = ledger.deletion_totals(session.run).await?;
-    let is_marking = matches!(session.draft.target.versioning, Versioning::Enabled | Versioning::Suspended);
-    let undos = ledger.undos_of(&session.run.to_string()).await?;
-    let is_aside = undos.iter().any(|undo| undo.kind == UndoKind::Quarantine);
-    let deletion = Deletion {
-        requested: totals.requested,
-        deleted: totals.deleted,
-        already_gone: totals.already_gone,
-        skipped: totals.skipped,
-        failed: totals.failed,
-        unconfirmed: totals.unconfirmed,
-        bytes_deleted: if is_marking || is_aside { 0 } else { totals.bytes },
-        bytes_marked: if is_marking { totals.bytes } else { 0 },
-        bytes_quarantined: if is_aside { totals.bytes } else { 0 },
-    };
-    if deletion.requested == 0 {
-        return Ok(deletion);
-    }
-    session.draft.deletion = Some(deletion);
-    let refused = ledger.refused_keys(session.run).await?;
-    (session.draft.leaks.ghosts, session.draft.leaks.object_lock) = (refused.ghosts, refused.locked);
-    write_deletions(session, totals.requested).await?;
-    Ok(deletion)
-}
-
-/// Rows of one part of `deletions.csv` above which it is compressed.
-const ROWS_PER_PART: u64 = 1_000_000;
-
-async fn write_deletions(session: &Session<'_>, rows: u64) -> Result<(), RunFailure> {
-    let mut after: Option<String> = None;
-    let mut part = 0;
-    loop {
-        part += 1;
-        let (name, is_compressed) = if rows <= ROWS_PER_PART {
-            ("deletions.csv".to_owned(), false)
-        } else {
-            (format!("deletions.{part:04}.csv.zst"), true)
-        };
-        let file = session.folder.file(&name)?;
-        let target: Box<dyn PartWriter + Send> = if is_compressed {
-            Box::new(zstd::Encoder::new(file, 3).map_err(RunFailure::ReportRow)?)
-        } else {
-            Box::new(file)
-        };
-        let mut csv = CsvFile::deletions(target).map_err(RunFailure::ReportRow)?;
-        let mut written = 0;
-        let is_finished = loop {
-            let page =
-                session.services.ledger.deletion_rows(&session.scope.name, session.run, after.as_deref()).await?;
-            let Some(last) = page.last() else { break true };
-            after = Some(last.key.clone());
-            for row in &page {
-                csv.deletion(row).map_err(RunFailure::ReportRow)?;
-            }
-            written += page.len() as u64;
-            if is_compressed && written >= ROWS_PER_PART {
-                break false;
-            }
-        };
-        csv.finish().map_err(RunFailure::ReportRow)?.publish_part()?;
-        if is_finished {
-            return Ok(());
-        }
-    }
-}
-
-/// A part of a large CSV file, plain or compressed.
-trait PartWriter: std::io::Write {
-    fn publish_part(self: Box<Self>) -> Result<(), RunFailure>;
-}
-
-impl PartWriter for folder::ReportFile {
-    fn publish_part(self: Box<Self>) -> Result<(), RunFailure> {
-        Ok(self.publish()?)
-    }
-}
-
-impl PartWriter for zstd::Encoder<'static, folder::ReportFile> {
-    fn publish_part(self: Box<Self>) -> Result<(), RunFailure> {
-        Ok(self.finish().map_err(RunFailure::ReportRow)?.publish()?)
-    }
 }

@@ -11,14 +11,17 @@ use crate::decide::breakers::{Allowances, Baseline, Kind, Listed, Reading as Bre
 use crate::decide::holds::{eligible_under, verdict_under};
 use crate::decide::sightings::{Sighting, sight};
 use crate::decide::{
-    KeepReason, Orphan, Uploading, Verdict, decide, eligible_at, unless_refused, unless_uploading, verdict_of_group,
+    KeepReason, Orphan, Uploading, Verdict, Waiver, decide_with, eligible_at_with, unless_refused, unless_uploading,
+    verdict_of_group,
 };
 use crate::exit::Exit;
 use crate::list::content;
 use crate::list::versions::Beneath;
 use crate::model::{DatasetId, Group, GroupContent, Timestamp};
 use crate::parse::prefix_of;
-use crate::plan::{DeletePlan, PLAN_VERSION, PlanGroup, PlanLedger, PlanPolicy, PlanTarget, PlanTotals, VerifiedPlan};
+use crate::plan::{
+    Backfill, DeletePlan, PLAN_VERSION, PlanGroup, PlanLedger, PlanPolicy, PlanTarget, PlanTotals, VerifiedPlan,
+};
 use crate::record::ScanDelta;
 use crate::report::{OrphanRecord, Outcome};
 
@@ -225,14 +228,14 @@ fn record_orphan(session: &mut Session<'_>, judged: &mut Judged, opened: &Opened
     let hold = scan.holds.on(listed[0].id);
     session.draft.holds.protecting.extend(hold.map(holds::shown));
     let uploads = Uploading::from(scan.uploads.is_under(listed[0].id));
-    let decided = decide(orphan, &sighting, &scope.policy, as_of);
+    let decided = decide_with(session.waiver, orphan, &sighting, &scope.policy, as_of);
     let rested = unless_refused(decided, opened.refused_at, &scope.policy, as_of);
     let verdict_of_id = unless_uploading(rested, uploads);
     let can_ever_go = orphan.groups.iter().any(|(group, content)| group.is_canonical() && content.objects > 0);
     // What only time keeps is told when time lets it go.
     if (decided != Verdict::Eligible || hold.is_some())
         && can_ever_go
-        && let Some(at) = eligible_at(orphan, &sighting, &scope.policy, as_of)
+        && let Some(at) = eligible_at_with(session.waiver, orphan, &sighting, &scope.policy, as_of)
         && let Some(at) = eligible_under(hold, at)
     {
         let next = &mut session.draft.next_eligible_at;
@@ -290,6 +293,15 @@ fn plan_group(scope: &crate::config::Scope, group: &Group, content: &GroupConten
     }
 }
 
+/// Audits the scope of `session` for the orphans whose every object is older than the backfill's date.
+///
+/// - Errors: [`RunFailure`].
+pub async fn backfill(session: &mut Session<'_>, reading: &Reading, backfill: Backfill) -> Result<(), RunFailure> {
+    session.draft.backfill = Some(backfill);
+    session.waiver = Waiver::FirstSighting { created_before: backfill.created_before };
+    audit(session, reading).await.map(drop)
+}
+
 /// Writes the plan of a good scan and issues it.
 async fn make_plan(session: &mut Session<'_>, scan: &Scan, groups: Vec<PlanGroup>) -> Result<VerifiedPlan, RunFailure> {
     let (scope, ledger) = (session.scope, &session.services.ledger);
@@ -303,6 +315,7 @@ async fn make_plan(session: &mut Session<'_>, scan: &Scan, groups: Vec<PlanGroup
         ledger: PlanLedger { id: ledger.id(), path: ledger.shown() },
         target: PlanTarget::new(&scan.observation.target, &scan.references.identity),
         policy: PlanPolicy::of(scope),
+        backfill: session.draft.backfill,
         totals: totals_of(&groups),
         groups,
     };

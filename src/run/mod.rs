@@ -6,17 +6,21 @@ pub mod apply;
 pub mod audit;
 pub mod confirm;
 pub mod failure;
+mod forecast;
 pub mod holds;
 mod reap;
 mod restore;
+mod retention;
 pub mod review;
 mod scan;
 mod session;
 #[cfg(test)]
 mod simulation;
+mod telling;
 mod trend;
 mod uploads;
 mod versions;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -32,9 +36,11 @@ use crate::clock::Clock;
 use crate::config::secrets::{self, SecretError};
 use crate::config::{Config, Scope, Variables};
 use crate::decide::breakers::Allowances;
+use crate::dispose::pace::Pace;
 use crate::exit::Exit;
 use crate::list::references::{self, References};
 use crate::model::Mode;
+use crate::plan::Backfill;
 use crate::record::Ledger;
 use crate::s3::{ConnectError, Connection, DeleteStore, ReadStore, S3Copy, S3Delete, S3Read, S3Versions};
 use crate::telemetry::Progress;
@@ -226,6 +232,8 @@ pub enum Job {
         /// Whether orphans are exit 3.
         fail_on_orphans: bool,
     },
+    /// Audit, and plan what is older than a date without waiting for grace since its first sighting.
+    Backfill(Backfill),
     /// Delete what a plan says and the checks still allow.
     Apply(Box<ApplyJob>),
     /// Audit, then apply what policy allows.
@@ -249,12 +257,15 @@ pub struct ApplyJob {
     pub asks_first: bool,
     /// Whether the person says that the empty live tables are really empty.
     pub accepts_empty_references: bool,
+    /// How fast, how long and when.
+    pub pace: Pace,
 }
 
 impl Job {
     fn command(&self) -> &'static str {
         match self {
             Self::Audit { .. } => "audit",
+            Self::Backfill(_) => "backfill",
             Self::Apply(_) => "apply",
             Self::Sweep { .. } => "sweep",
             Self::Restore(_) => "restore",
@@ -263,7 +274,7 @@ impl Job {
 
     fn mode(&self) -> Mode {
         match self {
-            Self::Audit { .. } => Mode::DryRun,
+            Self::Audit { .. } | Self::Backfill(_) => Mode::DryRun,
             Self::Apply(job) => job.mode,
             Self::Sweep { mode } => *mode,
             Self::Restore(job) => job.mode,
@@ -284,9 +295,11 @@ pub async fn run_scope(
     let mut session = Session::begin(services, scope, &reading, job.command(), job.mode()).await?;
     let result = match job {
         Job::Audit { .. } => audit::audit(&mut session, &reading).await.map(drop),
-        Job::Apply(job) => apply::apply(&mut session, &reading, keyring, job).await,
-        Job::Sweep { mode } => apply::sweep(&mut session, &reading, keyring, *mode).await,
-        Job::Restore(job) => restore::restore(&mut session, &reading, keyring, job).await,
+        Job::Backfill(backfill) => audit::backfill(&mut session, &reading, *backfill).await,
+        // Boxed, so that the commands that reach them stay small.
+        Job::Apply(job) => Box::pin(apply::apply(&mut session, &reading, keyring, job)).await,
+        Job::Sweep { mode } => Box::pin(apply::sweep(&mut session, &reading, keyring, *mode)).await,
+        Job::Restore(job) => Box::pin(restore::restore(&mut session, &reading, keyring, job)).await,
     };
     if let Err(failure) = result {
         session.absorb(failure);

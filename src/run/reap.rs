@@ -9,8 +9,9 @@ use super::apply::trip_on_recheck;
 use super::scan::Scan;
 use super::{Keyring, Reading, RunFailure, Session, Undoing};
 use crate::decide::breakers::Kind;
+use crate::dispose::pace::{Pace, Pacer};
 use crate::dispose::reap::{Emptied, Reaper, Rules};
-use crate::dispose::{Consent, Halt, Tools, is_there};
+use crate::dispose::{Consent, Halt, Tools, Unnoted, is_there};
 use crate::exit::Exit;
 use crate::list::uploads::Watch;
 use crate::model::Timestamp;
@@ -123,6 +124,7 @@ async fn empty(
     rules: &Rules<'_>,
 ) -> Result<(Emptied, Option<Halt>), RunFailure> {
     let services = session.services;
+    let pacer = Pacer::new(Pace::default(), services.clock.clone(), session.began);
     let tools = Tools {
         store: &undoing.store,
         deleter: &undoing.deleter,
@@ -135,6 +137,8 @@ async fn empty(
         consent: Consent::Given,
         as_of: scan.as_of,
         progress: &|_| {},
+        pacer: &pacer,
+        closing: &Unnoted,
         uploads: Watch::new(&*reading.store, session.scope, &services.stop.token, &scan.uploads),
     };
     let anchor = scan.references.anchor();
@@ -147,7 +151,10 @@ async fn empty(
 /// What a reaper that was halted means for its run.
 async fn end_by(session: &mut Session<'_>, scan: &Scan, reaped: &mut Reaped, halt: Halt) -> Result<(), RunFailure> {
     match halt {
-        Halt::Interrupted => Err(RunFailure::Interrupted(session.services.stop.exit())),
+        // The reaper has no time of its own, and nothing to tell before the end.
+        Halt::Interrupted | Halt::OutOfTime | Halt::Untold => {
+            Err(RunFailure::Interrupted(session.services.stop.exit()))
+        }
         Halt::StopFile => {
             reaped.held_by = Some(format!("the stop file `{}` exists", session.services.config.stop_file.display()));
             Ok(())

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Reading, RunFailure, Services};
+use super::{Reading, RunFailure, Services, retention};
+use crate::clock::Stopwatch;
 use crate::config::{Disposal, Scope};
+use crate::decide::Waiver;
 use crate::decide::breakers::{Breaker, Kind, Reading as BreakerReading};
 use crate::exit::Exit;
 use crate::model::{Mode, RunId, Sha256Hash, Versioning};
@@ -40,6 +42,10 @@ pub struct Session<'s> {
     pub exit: Exit,
     /// What to do about a failure.
     pub hint: Option<String>,
+    /// When it began.
+    pub began: Stopwatch,
+    /// Which rule the run was told to waive.
+    pub waiver: Waiver,
     /// The plans that this run worked through to their end. They are closed, and their keys compacted, once the report tells
     /// them.
     pub finished_plans: Vec<Sha256Hash>,
@@ -120,6 +126,7 @@ impl<'s> Session<'s> {
             ledger: LedgerInfo { id: ledger.id(), created_at: ledger.created_at(), runs: ledger.run_count().await? },
             report_dir: folder.path().display().to_string(),
             plan_hash: None,
+            backfill: None,
             groups: GroupCounts::default(),
             missing: 0,
             orphan_objects: 0,
@@ -131,6 +138,8 @@ impl<'s> Session<'s> {
             breakers: Vec::new(),
             coverage: Coverage::default(),
             deletion: None,
+            steps: None,
+            retention: None,
             uploads: UploadCounts::default(),
             versions: VersionCounts::default(),
             leaks: LeakCounts::default(),
@@ -153,6 +162,8 @@ impl<'s> Session<'s> {
             next_command: None,
             exit: Exit::Done,
             hint: None,
+            began: Stopwatch::start(),
+            waiver: Waiver::Nothing,
             finished_plans: Vec::new(),
         })
     }
@@ -228,6 +239,9 @@ impl<'s> Session<'s> {
             }
         };
         self.complete_breakers();
+        if self.draft.outcome == Outcome::Complete {
+            self.draft.retention = Some(retention::retain(&self).await);
+        }
         self.write_missing_files()?;
         let mut file = CsvFile::orphans(self.folder.file("orphans.csv")?).map_err(RunFailure::ReportRow)?;
         for orphan in &self.orphans {

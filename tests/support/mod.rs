@@ -77,6 +77,24 @@ impl World {
         summary
     }
 
+    /// Makes a backfill of everything older than a moment ago; gives its report's folder.
+    pub async fn backfill(&self) -> std::path::PathBuf {
+        self.settle().await;
+        // The store counts whole seconds, and the date must be past.
+        let date = minio::http_date(&self.bucket.endpoint).await.to_rfc3339();
+        let ran = self.program.run(&["backfill", "--created-before", &date, "--json"]).await;
+        assert_eq!(ran.summary(0)["outcome"], "complete", "{ran:?}");
+        self.program.run_folders().pop().expect("a report")
+    }
+
+    /// What the newest summary says of the steps of its plan.
+    pub fn newest_steps(&self) -> Value {
+        let mut summaries = self.program.run_folders().into_iter().map(|folder| folder.join("summary.json"));
+        let newest = summaries.rfind(|summary| summary.exists()).expect("a summary");
+        let summary: Value = serde_json::from_str(&std::fs::read_to_string(newest).expect("read")).expect("JSON");
+        summary["steps"].clone()
+    }
+
     /// Applies the plan of the newest report.
     pub async fn apply(&self) -> Ran {
         self.program.run(&["apply", &self.program.latest("plan.json"), "--yes", "--json"]).await

@@ -1541,3 +1541,7 @@ mod chain {
         assert_found(verify(&book, &[]).await, None, "was edited: `outcome`", "from then on");
     }
 }
+
+#[expect(clippy::duplicate_mod, reason = "it is read once for each kind of ledger")]
+#[path = "steps.rs"]
+mod steps;

@@ -197,6 +197,7 @@ pub(crate) fn audit(orphans: &[OrphanRecord]) -> Summary {
             runs: 54,
         },
         report_dir: "reports/synthetic/019aaf2e-4d30-7c1a-9b5e-2f60a1b2c3d4".into(),
+        backfill: None,
         plan_hash: Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into()),
         groups: GroupCounts {
             listed: 985 + count + 3,
@@ -223,6 +224,8 @@ pub(crate) fn audit(orphans: &[OrphanRecord]) -> Summary {
             unknown: Vec::new(),
         },
         deletion: None,
+        steps: None,
+        retention: None,
         uploads: UploadCounts::default(),
         versions: VersionCounts::default(),
         leaks: LeakCounts::default(),

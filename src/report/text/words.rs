@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::decide::Verdict;
 use crate::decide::breakers::{Breaker, Kind, Reading};
 use crate::model::{Timestamp, Versioning, human_bytes, human_count, visible};
-use crate::report::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary, undo};
+use crate::report::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary, csv, undo};
 
 /// How a headline should look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +164,60 @@ pub(crate) fn verdicts_title(summary: &Summary) -> &'static str {
 
 /// Whether the run could delete at all: an audit only says what `apply` would refuse.
 pub(crate) fn asks_for_deletion(summary: &Summary) -> bool {
-    summary.command != "audit"
+    !matches!(summary.command.as_str(), "audit" | "backfill")
+}
+
+/// What a backfill waives, and for what; `None` where every rule counts.
+pub(crate) fn backfill(summary: &Summary) -> Option<String> {
+    let date = csv::time(summary.backfill?.created_before);
+    Some(format!(
+        "A backfill: for groups whose every object is older than {date}, grace is not counted from the first sighting. \
+         Every other rule counts, and a person applies the plan."
+    ))
+}
+
+/// What all runs of a plan came to; `None` where this one is the only one.
+pub(crate) fn steps(summary: &Summary) -> Option<String> {
+    let steps = summary.steps.filter(|steps| steps.runs > 1)?;
+    let mut bytes = Vec::new();
+    if steps.bytes_deleted > 0 || steps.bytes_marked + steps.bytes_quarantined == 0 {
+        bytes.push(format!("{} freed", human_bytes(steps.bytes_deleted)));
+    }
+    if steps.bytes_marked > 0 {
+        bytes.push(format!("{} marked and not freed", human_bytes(steps.bytes_marked)));
+    }
+    if steps.bytes_quarantined > 0 {
+        bytes.push(format!("{} in quarantine", human_bytes(steps.bytes_quarantined)));
+    }
+    let others = [
+        (steps.already_gone, "already gone"),
+        (steps.skipped, "skipped"),
+        (steps.failed, "failed"),
+        (steps.unconfirmed, "unconfirmed"),
+    ];
+    let others = others.into_iter().filter(|(count, _)| *count > 0);
+    let others = others.fold(String::new(), |others, (count, word)| format!("{others}; {} {word}", human_count(count)));
+    let ending = if steps.closed { "The plan is worked through." } else { "The plan is not worked through yet." };
+    Some(format!(
+        "All {} runs of this plan, since {}: {} deleted, {}{others}. {ending}",
+        human_count(steps.runs),
+        moment(steps.first_started_at),
+        counted(steps.deleted, "object", "objects"),
+        bytes.join(", ")
+    ))
+}
+
+/// What was removed because it was too old; `None` where nothing was, and nothing failed.
+pub(crate) fn retention(summary: &Summary) -> Option<String> {
+    let retention = summary.retention.as_ref()?;
+    let removed = counted(retention.reports_removed, "report", "reports");
+    match &retention.error {
+        Some(error) => {
+            Some(format!("Old reports could not all be removed ({removed} of them were): {}.", visible(error)))
+        }
+        None if retention.reports_removed == 0 => None,
+        None => Some(format!("{} older than `reports.keep` removed.", capitalised(&removed))),
+    }
 }
 
 fn names(readings: &[&Reading]) -> String {
@@ -172,7 +225,10 @@ fn names(readings: &[&Reading]) -> String {
 }
 
 fn command_name(summary: &Summary) -> String {
-    let command = visible(&summary.command);
+    let command = match (&summary.backfill, summary.command.as_str()) {
+        (Some(_), "apply") => "apply of a backfill".to_owned(),
+        _ => visible(&summary.command),
+    };
     if summary.dry_run && asks_for_deletion(summary) {
         return format!("Dry run of {command}");
     }
@@ -466,7 +522,7 @@ fn share_not_below(share: f64) -> f64 {
 
 /// How a command names the plan: an audit's by its path, one that was applied by its hash.
 fn plan_word(summary: &Summary) -> String {
-    let is_new = matches!(summary.command.as_str(), "audit" | "sweep");
+    let is_new = matches!(summary.command.as_str(), "audit" | "backfill" | "sweep");
     match &summary.plan_hash {
         Some(_) if is_new => shell_word(&format!("{}/plan.json", summary.report_dir.trim_end_matches('/'))),
         Some(hash) => shell_word(hash),

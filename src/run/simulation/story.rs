@@ -325,6 +325,7 @@ impl Story {
             mode: Mode::Live,
             allowances: Allowances::default(),
             asks_first: false,
+            pace: crate::dispose::pace::Pace::default(),
             accepts_empty_references: false,
         }))
     }

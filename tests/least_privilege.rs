@@ -200,37 +200,21 @@ async fn the_role_of_the_readme_reads_and_can_write_nothing() {
 }
 
 /// What the pair that deletes needs besides, where objects are copied aside first.
-const QUARANTINE: &str = r#"[
-    { "Effect": "Allow", "Action": ["s3:GetObject"],
-      "Resource": ["arn:aws:s3:::BUCKET/synthetic/*", "arn:aws:s3:::BUCKET/quarantine/*"] },
-    { "Effect": "Allow", "Action": ["s3:GetObjectTagging"], "Resource": ["arn:aws:s3:::BUCKET/synthetic/*"] },
-    { "Effect": "Allow", "Action": ["s3:PutObject", "s3:DeleteObject"], "Resource": ["arn:aws:s3:::BUCKET/quarantine/*"] },
-    { "Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": ["arn:aws:s3:::BUCKET"],
-      "Condition": { "StringLike": { "s3:prefix": ["quarantine/*"] } } }
-]"#;
+const QUARANTINE: &str = "What quarantine adds";
 
 /// What it needs besides for `restore`.
-const RESTORE: &str = r#"[
-    { "Effect": "Allow", "Action": ["s3:PutObject"], "Resource": ["arn:aws:s3:::BUCKET/synthetic/*"] },
-    { "Effect": "Allow", "Action": ["s3:GetObjectTagging"], "Resource": ["arn:aws:s3:::BUCKET/quarantine/*"] }
-]"#;
+const RESTORE: &str = "What a restore from quarantine adds";
 
 /// What it needs besides for `restore` on a bucket that keeps versions.
-const RESTORE_VERSIONS: &str = r#"[
-    { "Effect": "Allow", "Action": ["s3:PutObject", "s3:GetObject", "s3:GetObjectVersion", "s3:GetObjectTagging", "s3:GetObjectVersionTagging"],
-      "Resource": ["arn:aws:s3:::BUCKET/synthetic/*"] },
-    { "Effect": "Allow", "Action": ["s3:ListBucketVersions"], "Resource": ["arn:aws:s3:::BUCKET"],
-      "Condition": { "StringLike": { "s3:prefix": ["synthetic/*"] } } }
-]"#;
+const RESTORE_VERSIONS: &str = "What a restore of versions adds";
 
-/// The pair that deletes, with more statements; one action of them may be left out.
-async fn deleting_with(world: &World, statements: &[&str], without: &str) -> Temporary {
+/// The pair that deletes, with the statements under more headings of README.md; one action of them may be left out.
+async fn deleting_with(world: &World, headings: &[&str], without: &str) -> Temporary {
     let mut policy: serde_json::Value =
         serde_json::from_str(&readme_block("The pair that deletes", "json")).expect("JSON");
     let all = policy["Statement"].as_array_mut().expect("statements");
-    for more in statements {
-        let more: Vec<serde_json::Value> =
-            serde_json::from_str(&more.replace("BUCKET", "heimdall-synthetic-iq")).expect("JSON");
+    for heading in headings {
+        let more: Vec<serde_json::Value> = serde_json::from_str(&readme_block(heading, "json")).expect("JSON");
         for mut statement in more {
             let actions = statement["Action"].as_array_mut().expect("actions");
             actions.retain(|action| action != without);

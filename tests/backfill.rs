@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
 
 use chrono::{DateTime, Duration, Utc};
 use orphan_sweeper::clock::Clock;
@@ -200,7 +199,7 @@ fn batches(world: &MemoryWorld) -> Vec<usize> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_budget_makes_batches_small_and_is_kept() {
     let (world, plan) = planned(60).await;
-    let began = Instant::now();
+    let began = orphan_sweeper::clock::Stopwatch::start();
     let ran = apply(&world, &plan, &["--objects-per-second", "20"]).await;
     assert_eq!(ran.summary(0)["deletion"]["deleted"], 60, "{ran:?}");
     assert_eq!(batches(&world), [20, 20, 20]);

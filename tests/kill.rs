@@ -239,5 +239,5 @@ async fn a_backfill_that_is_ended_in_any_way_at_any_step_converges() {
     ];
     let ways = [("SIGKILL", SIGKILL), ("SIGTERM", SIGTERM), ("panic", PANIC)];
     let cases = steps.iter().flat_map(|step| ways.map(|(by, code)| backfill_converges_after(step, by, code)));
-    futures::stream::iter(cases).buffer_unordered(4).collect::<()>().await;
+    Box::pin(futures::stream::iter(cases).buffer_unordered(4).collect::<()>()).await;
 }

@@ -71,7 +71,7 @@ pub async fn sweep(
         return Ok(());
     }
     if session.scope.policy.approval == Approval::Required {
-        return sweep_approved(session, reading, keyring, &plan).await;
+        return Box::pin(sweep_approved(session, reading, keyring, &plan)).await;
     }
     let plan = match interrupted_plan(session, &plan).await? {
         Some(interrupted) => interrupted,

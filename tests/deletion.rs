@@ -38,7 +38,8 @@ async fn two_thousand_five_hundred_objects_go_in_three_batches_and_every_one_is_
     let ran = world.apply().await;
     let deletion = &ran.summary(0)["deletion"];
     let expected = json!({
-        "requested": 2500, "deleted": 2500, "already_gone": 0, "skipped": 0, "failed": 0, "unconfirmed": 0, "bytes_deleted": 2500, "bytes_marked": 0
+        "requested": 2500, "deleted": 2500, "already_gone": 0, "skipped": 0, "failed": 0, "unconfirmed": 0, "bytes_deleted": 2500, "bytes_marked": 0,
+        "bytes_quarantined": 0
     });
     assert_eq!(*deletion, expected);
     assert_eq!(world.contents().await, without(&before, &[prefix(1, id)]));

@@ -74,6 +74,20 @@ async fn a_sweep_applies_what_was_approved_since_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_leaves_what_was_approved_in_one_plan_and_rejected_in_a_later_one() {
+    let (world, orphans, plan) = planned().await;
+    let before = world.contents().await;
+    decide(&world.program, "approve", &plan, &[]).await;
+    world.audit().await;
+    decide(&world.program, "reject", &world.plan_of_newest_audit(), &orphans[..1]).await;
+    let summary = world.program.run(&["sweep", "--json"]).await.summary(0);
+    assert_eq!((&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]), (&4.into(), &2.into()));
+    assert_eq!(reasons(&world, orphans[0]), skipped("rejected"));
+    let gone = [prefix(1, orphans[1]), prefix(0, orphans[2])];
+    assert_eq!(world.contents().await, without(&before, &gone));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_id_stays_until_that_id_is_approved() {
     let (world, orphans, plan) = planned().await;
     let before = world.contents().await;

@@ -266,9 +266,11 @@ async fn an_object_without_a_proven_copy_is_never_deleted() {
         let id = world.orphan(0);
         // Metadata can only be lost where there are any.
         if damage == Damage::LostMetadata {
-            let metadata = [("station".to_owned(), "north".to_owned())].into_iter().collect();
-            let key = format!("{}b.npy", prefix(0, id));
-            world.store.put_with_metadata(BUCKET, &key, "0123456789", metadata, an_hour_ago());
+            for name in ["a.npy", "b.npy"] {
+                let metadata = [("station".to_owned(), "north".to_owned())].into_iter().collect();
+                let key = format!("{}{name}", prefix(0, id));
+                world.store.put_with_metadata(BUCKET, &key, "0123456789", metadata, an_hour_ago());
+            }
         }
         world.audit().await;
         world.store.inject(fault(Action::DamageCopy(damage)));

@@ -94,6 +94,11 @@ impl Disposal<'_> {
                     return Err(reason);
                 }
             };
+            // Writing the intent and asking may have taken long: what was listed by then may be another object by now.
+            if task.guard == Guard::NoRow && is_stale(task.listed) {
+                self.give_up(std::mem::take(&mut again), is_in_flight).await;
+                break;
+            }
             crate::failpoint::reach("before_send");
             let keys: Vec<ObjectKey> = again.into_iter().map(|(key, _)| key).collect();
             let attempt =
@@ -186,6 +191,12 @@ impl Disposal<'_> {
                 self.may_send(task).map(|()| proof)
             }
             Err(error) => {
+                // The same answer may have held its row: what cannot be told apart starts its sightings again.
+                if error.is_another_picture()
+                    && let Err(error) = self.ledger.forget(&self.scope.name, &[id]).await
+                {
+                    self.halt(Halt::Record(error));
+                }
                 self.halt(Halt::References(error));
                 Err(SkipReason::RunEnded)
             }

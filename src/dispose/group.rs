@@ -210,7 +210,7 @@ impl Disposal<'_> {
                     return None;
                 }
                 match self.next_chunk(candidate, &mut chunks, expected.next()).await {
-                    Ok(objects) => Some(((permit, objects, Stopwatch::start()), (chunks, expected))),
+                    Ok((objects, asked)) => Some(((permit, objects, asked), (chunks, expected))),
                     Err(why) => {
                         left.lock().get_or_insert(why);
                         None
@@ -255,13 +255,13 @@ impl Disposal<'_> {
         }
     }
 
-    /// The objects of the next chunk, if it is the one that was verified.
+    /// The objects of the next chunk, if it is the one that was verified, and since when their listing ages.
     async fn next_chunk(
         &self,
         candidate: &Candidate,
         chunks: &mut Chunks<'_>,
         expected: Option<&Sha256Hash>,
-    ) -> Result<Vec<Object>, Ended> {
+    ) -> Result<(Vec<Object>, Stopwatch), Ended> {
         if self.is_halted() {
             return Err(Ended::Skipped(SkipReason::RunEnded));
         }
@@ -271,7 +271,7 @@ impl Disposal<'_> {
         })?;
         match (chunk, expected) {
             (None, None) => Err(Ended::Done),
-            (Some(chunk), Some(expected)) if chunk.digest == *expected => Ok(chunk.listed),
+            (Some(chunk), Some(expected)) if chunk.digest == *expected => Ok((chunk.listed, chunk.asked)),
             (Some(_) | None, Some(_)) | (Some(_), None) => Err(Ended::Skipped(SkipReason::ChangedSincePlan)),
         }
     }

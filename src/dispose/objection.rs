@@ -16,10 +16,10 @@ use crate::record::Ledger;
 /// Whose word let a plan go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consent {
-    /// A person's: what is said of this plan counts.
+    /// A person's, who applies it: what is said of this plan counts.
     Given,
-    /// The policy's: it also leaves alone what a person rejected in any plan.
-    ByPolicy,
+    /// The policy's or an approval's, with nobody at hand: it also leaves alone what a person rejected in any plan.
+    Unattended,
 }
 
 /// Asks whether a person objects to the deletion of an id.
@@ -60,7 +60,7 @@ impl<'d> Objections<'d> {
         let is_rejected = match (ruling, self.consent) {
             (Some(Ruling::Rejected), _) => true,
             (Some(Ruling::Approved) | None, Consent::Given) => false,
-            (Some(Ruling::Approved) | None, Consent::ByPolicy) => {
+            (Some(Ruling::Approved) | None, Consent::Unattended) => {
                 self.ledger.is_rejected_id(&self.scope.name, id).await.map_err(Halt::Record)?
             }
         };

@@ -37,7 +37,15 @@ pub async fn transfer(
     (target, when): (&Place, WriteWhen),
 ) -> Result<Transferred, TransferError> {
     crate::failpoint::reach("before_copy");
-    match retry::read_with_retries(stop, || copier.copy(source, seen, target, when)).await? {
+    let copy = || async {
+        // Directly before each attempt: not every store honours the condition of the copy itself, and an attempt without a
+        // reply may have been overtaken by a writer.
+        if when == WriteWhen::Absent && copier.head(target).await?.is_some() {
+            return Ok(Copied::ConditionFailed);
+        }
+        copier.copy(source, seen, target, when).await
+    };
+    match retry::read_with_retries(stop, copy).await? {
         Copied::Done => {}
         Copied::ConditionFailed | Copied::SourceGone => return Ok(Transferred::Refused),
     }

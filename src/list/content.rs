@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::pages::Pages;
+use crate::clock::Stopwatch;
 use crate::model::{CHUNK_OBJECTS, ChunkDigest, ContentBuilder, GroupContent, Object, ObjectKey, Sha256Hash};
 use crate::s3::{ReadStore, StoreError};
 
@@ -43,6 +44,9 @@ pub struct Chunk {
     pub gone: Vec<Object>,
     /// The digest over both.
     pub digest: Sha256Hash,
+    /// Runs since before the oldest page was asked for that one of the listed stood on: a page that outlasts a chunk may
+    /// wait long for the next.
+    pub asked: Stopwatch,
 }
 
 /// Reads a group chunk by chunk.
@@ -50,6 +54,7 @@ pub struct Chunks<'s> {
     prefix: String,
     pages: Pages<'s>,
     listed: VecDeque<Object>,
+    page_asked: Stopwatch,
     is_listed: bool,
     intents: Option<&'s dyn SentIntents>,
     sent: VecDeque<Object>,
@@ -68,6 +73,7 @@ impl<'s> Chunks<'s> {
             prefix: prefix.to_owned(),
             pages: Pages::new(store, prefix, false, stop),
             listed: VecDeque::new(),
+            page_asked: Stopwatch::start(),
             is_listed: false,
             intents,
             sent: VecDeque::new(),
@@ -79,8 +85,8 @@ impl<'s> Chunks<'s> {
     ///
     /// - Errors: [`ContentError`]; what was read so far then proves nothing.
     pub async fn next(&mut self) -> Result<Option<Chunk>, ContentError> {
-        let mut chunk = Chunk { listed: Vec::new(), gone: Vec::new(), digest: Sha256Hash([0; 32]) };
         let mut digest = ChunkDigest::default();
+        let (mut listed_of_chunk, mut gone, mut asked) = (Vec::new(), Vec::new(), None);
         while digest.objects() < CHUNK_OBJECTS {
             self.fill().await?;
             let is_gone = match (self.listed.front(), self.sent.front()) {
@@ -97,17 +103,24 @@ impl<'s> Chunks<'s> {
             let source = if is_gone { &mut self.sent } else { &mut self.listed };
             let object = source.pop_front().expect("the match saw its front");
             digest.add(&object);
-            if is_gone { chunk.gone.push(object) } else { chunk.listed.push(object) }
+            if is_gone {
+                gone.push(object);
+            } else {
+                // Pages come in order, so the first of a chunk stands on its oldest.
+                asked.get_or_insert(self.page_asked);
+                listed_of_chunk.push(object);
+            }
         }
         if digest.objects() == 0 {
             return Ok(None);
         }
-        chunk.digest = digest.finish();
-        Ok(Some(chunk))
+        let asked = asked.unwrap_or_else(Stopwatch::start);
+        Ok(Some(Chunk { listed: listed_of_chunk, gone, digest: digest.finish(), asked }))
     }
 
     async fn fill(&mut self) -> Result<(), ContentError> {
         while self.listed.is_empty() && !self.is_listed {
+            self.page_asked = Stopwatch::start();
             match self.pages.next().await? {
                 Some(page) => self.listed.extend(page.objects),
                 None => self.is_listed = true,

@@ -303,3 +303,21 @@ proptest! {
         prop_assert_eq!(digests(&read_while_deleting(listed, &journal, &pages)), untouched);
     }
 }
+
+#[test]
+fn what_a_page_left_over_for_the_next_chunk_is_as_old_as_the_page() {
+    let bucket = Bucket::new(objects((0..600).chain(1100..1500)), &[1000]);
+    let journal = Journal::of(objects(600..1100));
+    wait(async {
+        let stop = stopped();
+        let mut chunks = Chunks::new(&bucket, PREFIX, Some(&journal), &stop);
+        let first = chunks.next().await.expect("readable").expect("a chunk");
+        assert_eq!((first.listed.len(), first.gone.len()), (600, 400));
+        let between = Stopwatch::start();
+        let second = chunks.next().await.expect("readable").expect("a chunk");
+        assert_eq!((second.listed.len(), second.gone.len()), (400, 100));
+        // Both stand on one page, which was asked for before the first was handed out.
+        let since_between = between.elapsed();
+        assert!(second.asked.elapsed() > since_between);
+    });
+}

@@ -134,6 +134,9 @@ impl Ledger {
                 if absence == Absence::Refuse && !path.exists() {
                     return Err(RecordError::Absent(place.shown()));
                 }
+                if absence == Absence::Make {
+                    Self::prepare_folder(path)?;
+                }
                 (Database::Sqlite(open_file(path, absence).await?), Place::File(path.clone()))
             }
             LedgerPlace::Database(url) => {
@@ -151,7 +154,6 @@ impl Ledger {
     /// - Errors: [`RecordError::Newer`] where a newer version wrote it.
     #[cfg(test)]
     pub async fn open_or_create(path: &Path, now: Timestamp) -> Result<Self, RecordError> {
-        Self::prepare_folder(path)?;
         Self::open(&LedgerPlace::File(path.to_path_buf()), Absence::Make, now).await
     }
 

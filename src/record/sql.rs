@@ -34,8 +34,8 @@ pub enum Transaction {
 /// Begins a writing transaction on Postgres. Every setting belongs to the transaction: behind a pooler, a session's would
 /// reach other clients, and not us. The advisory lock, whose number spells `orphans`, is released with it, so that no
 /// pooler can strand it; it makes writers follow one another, as `BEGIN IMMEDIATE` does.
-const BEGIN_WRITING: &str = "BEGIN; SET LOCAL search_path = orphan_sweeper; SET LOCAL synchronous_commit = on; \
-     SET LOCAL timezone = 'UTC'; SET LOCAL lock_timeout = '20s'; SET LOCAL idle_in_transaction_session_timeout = '5min'; \
+const BEGIN_WRITING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL search_path = orphan_sweeper; \
+     SET LOCAL synchronous_commit = on; SET LOCAL timezone = 'UTC'; SET LOCAL lock_timeout = '20s'; SET LOCAL idle_in_transaction_session_timeout = '5min'; \
      SELECT pg_catalog.pg_advisory_xact_lock(8030604679168553729)";
 
 /// Begins a reading transaction on Postgres, which sees one snapshot.
@@ -43,8 +43,8 @@ const BEGIN_READING: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SE
      SET LOCAL timezone = 'UTC'; SET LOCAL idle_in_transaction_session_timeout = '5min'";
 
 /// Begins a transaction on Postgres that waits for no other writer: a lease is renewed while a long one goes on.
-const BEGIN_BESIDE: &str = "BEGIN; SET LOCAL search_path = orphan_sweeper; SET LOCAL synchronous_commit = on; \
-     SET LOCAL lock_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '1min'";
+const BEGIN_BESIDE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL search_path = orphan_sweeper; \
+     SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '1min'";
 
 /// The SQL that the two kinds do not share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -105,6 +105,10 @@ async fn sweep_approved(
             }
             ended => ended?,
         }
+        // What a run leaves to be brought back is told by its one plan: the next sweep goes on with the next.
+        if !session.services.ledger.undos_of(&session.run.to_string()).await?.is_empty() {
+            break;
+        }
     }
     refusal.map_or(Ok(()), Err)
 }

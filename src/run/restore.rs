@@ -418,13 +418,9 @@ async fn copy_back(
     let Some(seen) = retry::read_with_retries(stop, || copier.head(source)).await? else {
         return Ok(Outcome::Failed("the source is gone".into()));
     };
-    // Directly before: not every store honours the condition of the copy itself.
-    let is_taken = retry::read_with_retries(stop, || copier.head(target)).await?.is_some();
-    if !is_taken {
-        match transfer(copier, stop, (source, &seen), (target, WriteWhen::Absent)).await? {
-            Transferred::Done => return Ok(Outcome::Restored),
-            Transferred::Refused => {}
-        }
+    match transfer(copier, stop, (source, &seen), (target, WriteWhen::Absent)).await? {
+        Transferred::Done => return Ok(Outcome::Restored),
+        Transferred::Refused => {}
     }
     // Something is there: the same object, which an earlier attempt brought back, or newer data.
     match compare(copier, stop, (source, &seen), target).await {

@@ -1,7 +1,7 @@
 //! What persons decided on a plan: who may go of it, and which plans a sweep applies because they were approved.
 //!
-//! Invariant: where a person must approve, nothing goes that nobody approved; what a person rejected never goes by the
-//! policy, whatever plan names it.
+//! Invariant: where a person must approve, nothing goes that nobody approved; what a person rejected never goes
+//! unattended, whatever plan names it.
 
 use std::collections::HashSet;
 
@@ -32,8 +32,8 @@ impl Approved {
     /// What later objections are weighed against.
     pub fn consent(self) -> Consent {
         match self {
-            Self::ByPerson { .. } | Self::ByDecision => Consent::Given,
-            Self::ByPolicy => Consent::ByPolicy,
+            Self::ByPerson { .. } => Consent::Given,
+            Self::ByDecision | Self::ByPolicy => Consent::Unattended,
         }
     }
 }
@@ -57,8 +57,10 @@ impl Review {
             return Err(refused(rejection, &session.scope.name));
         }
         let rejected_before = match approved {
-            Approved::ByPolicy => ledger.rejected_ids(&session.scope.name).await?.into_iter().collect(),
-            Approved::ByPerson { .. } | Approved::ByDecision => HashSet::new(),
+            Approved::ByDecision | Approved::ByPolicy => {
+                ledger.rejected_ids(&session.scope.name).await?.into_iter().collect()
+            }
+            Approved::ByPerson { .. } => HashSet::new(),
         };
         Ok(Self { decisions, rejected_before, approved })
     }
@@ -68,7 +70,10 @@ impl Review {
         match (self.decisions.ruling(id), self.approved) {
             (Some(Ruling::Rejected), _) => Some(SkipReason::Rejected),
             (None, Approved::ByDecision) => Some(SkipReason::NotApproved),
-            (_, Approved::ByPolicy) if self.rejected_before.contains(&id) => Some(SkipReason::Rejected),
+            // Approved in an older plan and rejected in a newer one: the rejection is what a person said last.
+            (_, Approved::ByDecision | Approved::ByPolicy) if self.rejected_before.contains(&id) => {
+                Some(SkipReason::Rejected)
+            }
             (Some(Ruling::Approved) | None, _) => None,
         }
     }

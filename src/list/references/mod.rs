@@ -172,6 +172,11 @@ impl ReferencesError {
         matches!(self, Self::Unsuitable { .. } | Self::NoTable { .. } | Self::TooOld(_))
     }
 
+    /// Whether a re-check saw another database or table than the run had read, so that its rows were not judged.
+    pub fn is_another_picture(&self) -> bool {
+        matches!(self, Self::Moved(_) | Self::NoLongerEmpty { .. } | Self::SentinelsGone { .. })
+    }
+
     /// What an operator should do next.
     pub fn hint(&self) -> &'static str {
         match self {

@@ -94,13 +94,13 @@ pub struct Summary {
     /// What the store shows in spite of its deletion.
     #[serde(default)]
     pub leaks: LeakCounts,
-    /// How it compares with the last complete run; null on a first run.
     /// What all runs of the plan came to; null where nothing was begun.
     #[serde(default)]
     pub steps: Option<Steps>,
     /// What was removed because it was older than `reports.keep`; null where the run is not complete.
     #[serde(default)]
     pub retention: Option<Retention>,
+    /// How it compares with the last complete run; null on a first run.
     pub trend: Option<Trend>,
     /// Where the ledger's chain ended when this was written; null where it could not be read.
     #[serde(default)]

@@ -94,8 +94,9 @@ impl Disposal<'_> {
                     return Err(reason);
                 }
             };
-            // Writing the intent and asking may have taken long: what was listed by then may be another object by now.
-            if task.guard == Guard::NoRow && is_stale(task.listed) {
+            // Writing the intent and asking may have taken long: what was listed by then may be another object by now. Copies in
+            // quarantine are written by nobody else, so their listing may age.
+            if task.first_run.is_some() && is_stale(task.listed) {
                 self.give_up(std::mem::take(&mut again), is_in_flight).await;
                 break;
             }

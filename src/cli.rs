@@ -116,6 +116,18 @@ pub enum Command {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Remove a dataset or a job from the platform: its rows first, in one transaction, then its objects
+    Purge {
+        /// What goes
+        #[command(subcommand)]
+        target: PurgeTarget,
+        /// Say what would go, and change nothing
+        #[arg(short = 'n', long, global = true)]
+        dry_run: bool,
+        /// Do not ask on the terminal
+        #[arg(short, long, global = true)]
+        yes: bool,
+    },
     /// Run every scope on its schedule until stopped
     #[command(after_help = "Example:\n  orphan-sweeper serve --log-format json")]
     Serve,
@@ -195,6 +207,30 @@ pub enum Command {
         /// What to do
         #[command(subcommand)]
         action: LedgerAction,
+    },
+}
+
+/// What can be removed from the platform.
+#[derive(Debug, Subcommand)]
+pub enum PurgeTarget {
+    /// A dataset: its row, what falls with it, and the objects under every pattern
+    #[command(
+        after_help = "Refused while an active model uses it, and while it is held. Needs `[scope.purge]` and its own database role.\nOne that was interrupted goes on with the same command.\n\nExamples:\n  orphan-sweeper purge dataset 0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10 --dry-run\n  orphan-sweeper purge dataset 0b5e8f4e-3c1a-4c5e-9a51-2f7d6c3b9a10 --yes"
+    )]
+    Dataset {
+        /// The dataset's id
+        id: String,
+    },
+    /// A job, which is cancelled if it still runs, with the datasets that it made
+    #[command(
+        after_help = "Examples:\n  orphan-sweeper purge job 6f9619ff-8b86-4d01-b42d-00cf4fc964ff --dry-run\n  orphan-sweeper purge job 6f9619ff-8b86-4d01-b42d-00cf4fc964ff --keep-datasets --yes"
+    )]
+    Job {
+        /// The job's id
+        id: String,
+        /// Leave its datasets, without a job
+        #[arg(long)]
+        keep_datasets: bool,
     },
 }
 

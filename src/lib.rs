@@ -23,6 +23,7 @@ mod list;
 mod model;
 mod parse;
 mod plan;
+mod platform;
 mod record;
 mod report;
 mod run;

@@ -294,6 +294,53 @@ pub struct LiveRow {
     pub expects_objects: bool,
 }
 
+/// Which transactions a read of the database saw: those before `xmin`, and those before `xmax` that were not in progress.
+///
+/// - Source: `pg_current_snapshot()`, as `xmin:xmax:xip,…`. Numbers of transactions never come back in one timeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Snapshot {
+    xmin: u64,
+    xmax: u64,
+    in_progress: Vec<u64>,
+}
+
+impl Snapshot {
+    /// Reads what the database says.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(':');
+        let (xmin, xmax, list) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
+        let numbers = list.split(',').filter(|number| !number.is_empty()).map(|number| number.parse().ok());
+        let in_progress = numbers.collect::<Option<Vec<u64>>>()?;
+        (parts.next().is_none() && xmin <= xmax).then_some(Self { xmin, xmax, in_progress })
+    }
+
+    /// The first transaction that it may not have seen.
+    pub fn first_unseen(&self) -> u64 {
+        self.xmin
+    }
+
+    /// Whether it saw what transaction `xid`, which is committed by now, did.
+    pub fn saw(&self, xid: u64) -> bool {
+        xid < self.xmin || xid < self.xmax && !self.in_progress.contains(&xid)
+    }
+}
+
+impl TryFrom<String> for Snapshot {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text).ok_or("expected a snapshot, `xmin:xmax:xip,…`")
+    }
+}
+
+impl From<Snapshot> for String {
+    fn from(snapshot: Snapshot) -> Self {
+        let numbers: Vec<String> = snapshot.in_progress.iter().map(ToString::to_string).collect();
+        format!("{}:{}:{}", snapshot.xmin, snapshot.xmax, numbers.join(","))
+    }
+}
+
 /// Which database was read: what a restore, a failover or a swapped table changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -18,6 +18,7 @@ mod least_privilege;
 mod ledger;
 mod main_path;
 mod plans;
+mod purge;
 mod races;
 mod reports;
 mod retention;

@@ -6,6 +6,7 @@ mod explain;
 mod history;
 mod hold;
 mod plan;
+mod purge;
 mod restore;
 mod runs;
 mod verify;
@@ -215,6 +216,10 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
         Command::Restore { run, dataset, dry_run, yes } => {
             let arguments = restore::RestoreArguments { run, dataset, dry_run, yes };
             restore::restore(&global, host, progress, arguments).await
+        }
+        Command::Purge { target, dry_run, yes } => {
+            let arguments = purge::PurgeArguments { target, dry_run, yes };
+            purge::purge(&global, host, progress, arguments).await
         }
         Command::Serve => serve::serve(&global, host, progress).await,
         Command::History { action: Some(HistoryAction::Verify { head }), .. } => {

@@ -148,7 +148,7 @@ pub(super) fn check_secrets(config: &Config, host: &Host) -> Result<(), CommandE
     store.and(database).and(ledger).map_err(|error| RunFailure::Secret(error).into())
 }
 
-fn stop_on_signals() -> Stop {
+pub(super) fn stop_on_signals() -> Stop {
     let stop = Stop::default();
     signals::listen(stop.clone());
     stop

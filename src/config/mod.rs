@@ -4,6 +4,7 @@
 //! its place and what to write instead.
 
 mod holds;
+mod purge;
 mod quarantine;
 mod reader;
 mod scope;
@@ -18,6 +19,7 @@ use secrecy::SecretString;
 use url::Url;
 
 pub use holds::HoldsSource;
+pub use purge::Purge;
 pub use reader::parse_size;
 use reader::{Placed, Problems, Reader};
 use scope::Claim;

@@ -9,6 +9,7 @@ use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 
 use super::holds::HoldsSource;
+use super::purge::{self, Purge};
 use super::quarantine::{self, Quarantine, QuarantineClaim};
 use super::reader::{Placed, Problems, Reader};
 use super::tree::Place;
@@ -43,6 +44,8 @@ pub struct Scope {
     pub limits: Limits,
     /// What becomes of uploads that were never completed.
     pub uploads: UploadPolicy,
+    /// How rows of the platform are removed; `None`: not at all.
+    pub purge: Option<Purge>,
     /// When `serve` runs it.
     pub schedule: Option<Schedule>,
 }
@@ -286,7 +289,7 @@ fn read_rest(
     let limits = read_limits(reader.table("limits"));
     let uploads = read_uploads(reader.table("uploads"), policy.unsafe_short_grace, problems);
     let schedule = read_schedule(&mut reader, problems);
-    reader.reserved("purge", "the platform's own delete operations");
+    let purge = purge::read(&mut reader, folder, problems);
     reader.finish();
     Some(Scope {
         name: claim.name.as_ref()?.value.clone(),
@@ -301,6 +304,7 @@ fn read_rest(
         quarantine: quarantine?,
         limits,
         uploads,
+        purge,
         schedule,
     })
 }

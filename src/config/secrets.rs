@@ -10,10 +10,13 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-use super::{Config, CredentialFiles, LedgerSource, Variables};
+use super::{Config, CredentialFiles, LedgerSource, Purge, Variables};
 
 /// The variable with the address of the ledger's database.
 pub const LEDGER_VARIABLE: &str = "ORPHAN_SWEEPER_LEDGER_URL";
+
+/// The variable with the address of the role that removes rows of the platform.
+pub const PURGE_VARIABLE: &str = "ORPHAN_SWEEPER_PURGE_DATABASE_URL";
 
 /// A pair of store credentials.
 #[derive(Debug, Clone)]
@@ -170,6 +173,24 @@ pub fn database(config: &Config, variables: &Variables) -> Result<DatabaseUrl, S
         "no database; set ORPHAN_SWEEPER_DATABASE_URL, or `database.url_file`, to `postgres://…` or `sqlite://…`",
     ))?;
     read_database_url(name, url)
+}
+
+/// The address of the role that removes rows of the platform; `None` where nothing gives it.
+///
+/// - Source: `ORPHAN_SWEEPER_PURGE_DATABASE_URL`, `scope.purge.url_file`. Two that differ are an error.
+pub fn purge(purge: &Purge, variables: &Variables) -> Result<Option<DatabaseUrl>, SecretError> {
+    let url_file = purge.url_file.as_deref();
+    let candidates = [
+        (PURGE_VARIABLE, variable(variables, PURGE_VARIABLE)),
+        ("scope.purge.url_file", url_file.map(|path| read_file("scope.purge.url_file", path)).transpose()?),
+        ("", None),
+    ];
+    let Some((name, url)) = only_one(candidates)? else { return Ok(None) };
+    let read = read_database_url(name, url)?;
+    if read.backend != Backend::Postgres {
+        return Err(SecretError::BadUrl(name, "is not postgres, whose rows alone can be purged"));
+    }
+    Ok(Some(read))
 }
 
 /// Where the ledger is kept.

@@ -664,12 +664,6 @@ mod unknown_and_reserved {
 
     #[test]
     fn a_key_of_a_later_version_is_refused() {
-        let problem = only_problem(&format!("{COMMITTED}\n[scope.purge]\n"));
-        assert_eq!(problem.place, Place::Line(COMMITTED.lines().count() + 2));
-        assert_eq!(problem.key, "scope[0].purge");
-        let message =
-            "is reserved for the platform's own delete operations, which this version does not have; remove it";
-        assert!(problem.message.contains(message), "{problem}");
         let problem = only_problem(&format!("{COMMITTED}\n[serve]\nlisten = \"127.0.0.1:8080\"\n"));
         assert_eq!(problem.key, "serve");
         assert!(problem.message.contains("is reserved for the HTTP interface"), "{}", problem.message);
@@ -1802,5 +1796,74 @@ mod quarantine {
         let problem = only_problem(&text);
         assert_eq!(problem.place, Place::Line(number));
         assert!(problem.message.contains("write \"delete\" or \"quarantine\""), "{problem}");
+    }
+}
+
+mod purge {
+    use super::*;
+
+    fn with(lines: &str) -> String {
+        format!("{COMMITTED}\n[scope.purge]\n{lines}\n")
+    }
+
+    #[test]
+    fn without_the_section_there_is_no_way_to_change_a_row() {
+        assert!(loaded(COMMITTED).scopes[0].purge.is_none());
+    }
+
+    #[test]
+    fn an_empty_section_is_about_the_platform_as_it_is() {
+        let config = loaded(&with(""));
+        let purge = config.scopes[0].purge.as_ref().expect("a purge");
+        assert_eq!(purge.job_type, "synthetic_generation");
+        assert_eq!(purge.ended_statuses, ["completed", "failed", "cancelled"]);
+        assert_eq!(purge.types_with_objects, ["iq_raw"]);
+        assert!(purge.deletes_datasets && purge.cancel_webhook.is_none() && purge.url_file.is_none());
+        assert_eq!(purge.dependents.len(), 2);
+        // What the committed file shows as the defaults are the defaults.
+        for (key, statement) in purge.statements.named() {
+            let is_shown = |line: &str| {
+                line.strip_prefix("# ")
+                    .and_then(|line| line.split_once('='))
+                    .is_some_and(|(name, value)| name.trim() == key && value.trim() == format!("\"{statement}\""))
+            };
+            assert!(COMMITTED.lines().any(is_shown), "{key}");
+            assert!(statement.contains("heimdall.") && statement.contains("$1"), "{key}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_a_problem() {
+        for (lines, key, message) in [
+            ("cancel_webhook = \"ftp://canary@host/\"", "cancel_webhook", "is no http or https address"),
+            ("dependents = [\"heimdall.samples\"]", "dependents", "`heimdall.samples` is no column"),
+            ("job_type = 3", "job_type", "is a whole number"),
+            ("statement = {}", "statement", "is no known key; write `statements`"),
+            (
+                "[scope.purge.statements]\ndelete_dataset = \"DELETE FROM heimdall.synthetic_datasets\"",
+                "statements.delete_dataset",
+                "names no `$1`, so it would be about every row",
+            ),
+        ] {
+            let problem = only_problem(&with(lines));
+            assert_eq!(problem.key, format!("scope[0].purge.{key}"), "{problem}");
+            assert!(problem.message.contains(message) && !problem.message.contains("canary"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn its_role_has_an_address_of_its_own() {
+        let config = loaded(&with(""));
+        let purge = config.scopes[0].purge.as_ref().expect("a purge");
+        let read = |pairs: &[(&str, &str)]| secrets::purge(purge, &variables(pairs));
+        let reading = ("ORPHAN_SWEEPER_DATABASE_URL", "postgres://reader:canary@h/d");
+        assert!(
+            read(&[reading, ("DATABASE_URL", "postgres://h/d")]).expect("none").is_none(),
+            "another's is not taken"
+        );
+        let url = read(&[reading, ("ORPHAN_SWEEPER_PURGE_DATABASE_URL", "postgres://purger:canary@h/d")]);
+        assert_eq!(url.expect("an address").expect("one").shown, "postgres://h:5432/d");
+        let wrong = read(&[("ORPHAN_SWEEPER_PURGE_DATABASE_URL", "sqlite:///d")]).expect_err("no rows to purge");
+        assert!(wrong.to_string().contains("is not postgres"), "{wrong}");
     }
 }

@@ -44,6 +44,7 @@ fn observed(tables: &[(&str, u64)]) -> Observation {
         target: target(),
         overlap_share: Some(1.0),
         skew_s: 0,
+        snapshot: None,
     }
 }
 
@@ -74,6 +75,7 @@ struct Seen {
     role: &'static str,
     database_time: Timestamp,
     errors: Vec<String>,
+    purges: Vec<PurgedRows>,
     limits: Limits,
     grace: Grace,
 }
@@ -88,6 +90,7 @@ impl Default for Seen {
             role: "sweeper",
             database_time: at(0),
             errors: Vec::new(),
+            purges: Vec::new(),
             limits: limits(),
             grace: WEEK,
         }
@@ -122,6 +125,7 @@ impl Seen {
             role: self.role,
             database_time: self.database_time,
             errors: &self.errors,
+            purges: &self.purges,
         };
         judge_evidence(&evidence, baseline, &self.limits, self.grace)
     }
@@ -806,6 +810,7 @@ mod acknowledgement {
             target: TargetFingerprint { bucket: "other".into(), ..target() },
             overlap_share: Some(0.125),
             skew_s: 1000,
+            snapshot: Snapshot::parse("7:7:"),
         }
     }
 
@@ -827,7 +832,13 @@ mod acknowledgement {
                 }),
             ),
             (Breaker::NoOverlap, moved(&|baseline| baseline.accepted_overlap = Some(0.125))),
-            (Breaker::LiveDrop, moved(&|baseline| baseline.observation.rows = spoilt().rows)),
+            (
+                Breaker::LiveDrop,
+                moved(&|baseline| {
+                    baseline.observation.rows = spoilt().rows;
+                    baseline.observation.snapshot = spoilt().snapshot;
+                }),
+            ),
             (
                 Breaker::ClockSkew,
                 moved(&|baseline| {
@@ -1171,5 +1182,60 @@ proptest! {
         let mut allowances = Allowances::default();
         let _ = allowances.add(&text);
         let _ = allowances.add(&name);
+    }
+}
+
+mod purges {
+    use super::*;
+
+    /// A scan that saw the transactions before `xmax`, and this many rows.
+    fn scan(xmax: u64, count: u64) -> Observation {
+        Observation { snapshot: Snapshot::parse(&format!("{xmax}:{xmax}:")), ..observed(&[(TABLE, count)]) }
+    }
+
+    /// A purge of `count` rows by transaction `xid` of the database that every scan here reads.
+    fn purge(xid: u64, count: u64) -> PurgedRows {
+        let DatabaseIdentity { system, timeline, database, .. } = identity();
+        PurgedRows { xid, database: (system, timeline, database), rows: rows(&[(TABLE, count)]) }
+    }
+
+    fn trips(baseline: Observation, observation: Observation, purges: &[PurgedRows]) -> bool {
+        let seen = Seen { observation, purges: purges.to_vec(), ..Seen::default() };
+        seen.trips(Breaker::LiveDrop, Some(&Baseline::after_good_scan(None, baseline)))
+    }
+
+    #[test]
+    fn rows_that_a_purge_removed_since_the_baseline_are_no_drop() {
+        assert!(trips(scan(10, 100), scan(20, 60), &[]), "without a purge it is one");
+        assert!(!trips(scan(10, 100), scan(20, 60), &[purge(12, 40)]));
+        assert!(!trips(scan(10, 100), scan(20, 60), &[purge(12, 15), purge(19, 25)]));
+        let seen = Seen { observation: scan(20, 60), purges: vec![purge(12, 40)], ..Seen::default() };
+        let reading = seen.reading(Breaker::LiveDrop, Some(&Baseline::after_good_scan(None, scan(10, 100))));
+        assert_eq!(reading.message, format!("{TABLE} had 100 rows, of which `purge` removed 40, and has 60"));
+    }
+
+    #[test]
+    fn a_drop_beyond_what_purges_removed_trips() {
+        assert!(trips(scan(10, 100), scan(20, 50), &[purge(12, 40)]), "10 of the 60 that were to be there");
+        assert!(!trips(scan(10, 100), scan(20, 57), &[purge(12, 40)]), "3 of 60");
+    }
+
+    #[test]
+    fn a_purge_vouches_only_for_what_fell_between_the_two_scans() {
+        let before = scan(10, 100);
+        assert!(trips(before.clone(), scan(20, 60), &[purge(9, 40)]), "the baseline saw it already");
+        assert!(trips(before.clone(), scan(20, 60), &[purge(20, 40)]), "this scan did not see it yet");
+        let in_progress = Observation { snapshot: Snapshot::parse("11:20:12,15"), ..scan(20, 60) };
+        assert!(trips(before.clone(), in_progress, &[purge(12, 40)]), "it was still in progress for this scan");
+        let in_progress = Observation { snapshot: Snapshot::parse("9:14:12"), ..before.clone() };
+        assert!(!trips(in_progress, scan(20, 60), &[purge(12, 40)]), "it was still in progress for the baseline");
+        for unknown in [
+            (Observation { snapshot: None, ..before.clone() }, scan(20, 60)),
+            (before.clone(), Observation { snapshot: None, ..scan(20, 60) }),
+        ] {
+            assert!(trips(unknown.0, unknown.1, &[purge(12, 40)]), "nobody can tell");
+        }
+        let elsewhere = PurgedRows { database: ("7123".into(), "00000002".into(), "platform".into()), ..purge(12, 40) };
+        assert!(trips(before, scan(20, 60), &[elsewhere]), "it is another timeline's transaction");
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Limits, Scope};
 use crate::diff::Overlap;
-use crate::model::{DatabaseIdentity, Grace, OpenTransactions, Timestamp, human_bytes, human_count};
+use crate::model::{DatabaseIdentity, Grace, OpenTransactions, Snapshot, Timestamp, human_bytes, human_count};
 
 /// The clocks may differ by this much.
 pub const MAX_SKEW: chrono::Duration = chrono::Duration::minutes(5);
@@ -202,6 +202,32 @@ pub struct Observation {
     pub overlap_share: Option<f64>,
     /// The largest difference between two clocks, in seconds.
     pub skew_s: i64,
+    /// Which transactions of the database it saw, where that is known.
+    #[serde(default)]
+    pub snapshot: Option<Snapshot>,
+}
+
+/// Rows that one committed transaction of our own `purge` removed: a person asked for it, so they are no drop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PurgedRows {
+    /// The transaction.
+    pub xid: u64,
+    /// The database that it ran in: cluster, timeline and name.
+    pub database: (String, String, String),
+    /// How many rows of each live table it removed.
+    pub rows: BTreeMap<String, u64>,
+}
+
+impl PurgedRows {
+    /// Whether `later` saw them removed and `earlier` did not. Where that cannot be told, nobody vouches for the drop.
+    fn fell_between(&self, earlier: &Observation, later: &Observation) -> bool {
+        let is_here = |observation: &Observation| {
+            let DatabaseIdentity { system, timeline, database, .. } = &observation.identity;
+            (system, timeline, database) == (&self.database.0, &self.database.1, &self.database.2)
+        };
+        let saw = |observation: &Observation| observation.snapshot.as_ref().map(|snapshot| snapshot.saw(self.xid));
+        is_here(earlier) && is_here(later) && saw(earlier) == Some(false) && saw(later) == Some(true)
+    }
 }
 
 /// What a scope's next scan is compared with.
@@ -256,13 +282,20 @@ impl Baseline {
                 baseline.observation.rows.extend(empty.clone().map(|(table, rows)| (table.clone(), *rows)));
                 baseline.accepted_empty = empty.map(|(table, _)| table.clone()).collect();
             }
-            Breaker::LiveDrop => baseline.observation.rows.clone_from(&observed.rows),
+            Breaker::LiveDrop => {
+                baseline.observation.rows.clone_from(&observed.rows);
+                baseline.observation.snapshot.clone_from(&observed.snapshot);
+            }
             Breaker::NoOverlap => baseline.accepted_overlap = observed.overlap_share,
             Breaker::ClockSkew => {
                 baseline.accepted_skew_s = Some(observed.skew_s);
                 baseline.observation.as_of = observed.as_of;
             }
-            Breaker::DatabaseIdentity => baseline.observation.identity.clone_from(&observed.identity),
+            Breaker::DatabaseIdentity => {
+                baseline.observation.identity.clone_from(&observed.identity);
+                // Transactions of another database have other numbers.
+                baseline.observation.snapshot = None;
+            }
             Breaker::TargetChanged => baseline.observation.target.clone_from(&observed.target),
             Breaker::Incomplete
             | Breaker::OpenTransaction
@@ -293,6 +326,8 @@ pub struct Evidence<'e> {
     pub database_time: Timestamp,
     /// What could not be read.
     pub errors: &'e [String],
+    /// What our own purges removed since about the baseline.
+    pub purges: &'e [PurgedRows],
 }
 
 /// Reads every evidence breaker.
@@ -373,12 +408,19 @@ fn live_drop(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limits: &Limi
     let Some(baseline) = baseline else {
         return Reading::not_judged(Breaker::LiveDrop, "no earlier scan to compare with");
     };
+    let own: Vec<&PurgedRows> = evidence
+        .purges
+        .iter()
+        .filter(|purge| purge.fell_between(&baseline.observation, evidence.observation))
+        .collect();
     let mut worst: Option<(f64, u64, String)> = None;
     for (table, before) in &baseline.observation.rows {
         let now = evidence.observation.rows.get(table).copied().unwrap_or(0);
-        let fallen = before.saturating_sub(now);
+        let purged: u64 = own.iter().filter_map(|purge| purge.rows.get(table)).sum();
+        let expected = before.saturating_sub(purged);
+        let fallen = expected.saturating_sub(now);
         #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits")]
-        let share = if *before == 0 { 0.0 } else { fallen as f64 / *before as f64 };
+        let share = if expected == 0 { 0.0 } else { fallen as f64 / expected as f64 };
         if worst.as_ref().is_none_or(|(worst_share, worst_fallen, _)| {
             let is_judged = |fallen: u64| fallen > limits.small;
             (is_judged(fallen), share) > (is_judged(*worst_fallen), *worst_share)
@@ -386,7 +428,15 @@ fn live_drop(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limits: &Limi
             worst = Some((
                 share,
                 fallen,
-                format!("{table} had {} rows and has {}", human_count(*before), human_count(now)),
+                match purged {
+                    0 => format!("{table} had {} rows and has {}", human_count(*before), human_count(now)),
+                    _ => format!(
+                        "{table} had {} rows, of which `purge` removed {}, and has {}",
+                        human_count(*before),
+                        human_count(purged),
+                        human_count(now)
+                    ),
+                },
             ));
         }
     }

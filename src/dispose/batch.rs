@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use super::group::{Ended, SkipReason};
 use super::{Disposal, Halt};
 use crate::clock::Stopwatch;
+use crate::list::references::ReferencesError;
 use crate::model::{DatasetId, Object, ObjectKey, RunId};
 use crate::record::{KeyOutcome, OBJECT_LOCK};
 use crate::s3::{KeyReply, StoreError, StoreFault, retry};
@@ -175,7 +176,7 @@ impl Disposal<'_> {
             }
         }
         let proof = Stopwatch::start();
-        match self.references.recheck(&[id], &self.anchor).await {
+        match self.recheck(id).await {
             Ok(live) if live.contains(&id) => {
                 tracing::warn!(dataset_id = %id, "the dataset has a row again; nothing more of it is deleted");
                 self.seen_live.lock().insert(id);
@@ -202,6 +203,31 @@ impl Disposal<'_> {
                 Err(SkipReason::RunEnded)
             }
         }
+    }
+
+    /// Asks for the row. Rows that our own purges removed since the run read them are no sign that the table is another.
+    async fn recheck(&self, id: DatasetId) -> Result<Vec<DatasetId>, ReferencesError> {
+        let gone = match self.references.recheck(&[id], &self.anchor).await {
+            Err(gone @ ReferencesError::SentinelsGone { .. }) => gone,
+            answer => return answer,
+        };
+        let asked: Vec<DatasetId> = self.anchor.sentinels.iter().flatten().copied().collect();
+        let purged = match self.ledger.purged_among(&self.scope.name, &asked).await {
+            Ok(purged) => purged,
+            Err(error) => {
+                self.halt(Halt::Record(error));
+                return Err(gone);
+            }
+        };
+        let mut anchor = self.anchor.clone();
+        anchor.sentinels.iter_mut().for_each(|sentinels| sentinels.retain(|id| !purged.contains(id)));
+        // A table of which nothing else is known has nothing to be recognised by.
+        let is_recognisable =
+            anchor.sentinels.iter().zip(&self.anchor.sentinels).all(|(left, all)| all.is_empty() || !left.is_empty());
+        if purged.is_empty() || !is_recognisable {
+            return Err(gone);
+        }
+        self.references.recheck(&[id], &anchor).await
     }
 
     /// Asks the ledger whether the sightings that the plan was made from go on. Another process may have seen the id live

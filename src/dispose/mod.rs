@@ -11,6 +11,7 @@ mod journal;
 mod limiter;
 mod objection;
 pub mod pace;
+pub mod purge;
 pub mod reap;
 mod settle;
 pub mod space;

@@ -9,6 +9,7 @@ mod clocks;
 mod database;
 mod files;
 mod probe;
+mod purge;
 mod quarantine;
 mod setup;
 mod store;
@@ -79,6 +80,10 @@ async fn examine(examination: &Examination<'_>, chosen: &[&Scope], board: &mut B
     clocks.extend(seen_by_scope.iter().find_map(|(_, seen)| seen.clock.clone()));
     if let Some(url) = &database_url {
         clocks.extend(database::look(examination, url, &seen_by_scope, board).await);
+    }
+    for scope in chosen {
+        let checks = purge::look(examination, scope).await;
+        board.extend(checks.into_iter().map(|check| check.of(&scope.name)));
     }
     board.add(clocks::compare(&clocks));
     board.extend(files::look(examination, chosen).await);

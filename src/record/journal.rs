@@ -153,6 +153,11 @@ struct JournalRow {
     reason: String,
 }
 
+/// The rows of plan `$1` that nobody needs any more once it is closed.
+pub(super) const DONE_WITH: &str = "plan_hash = $1 AND run_id NOT IN (SELECT run_id FROM runs WHERE exit_code IS NULL) AND (outcome = 'skipped' OR (\
+     id IN (SELECT id FROM disposals WHERE plan_hash = $1 AND outcome = 'gone') AND \
+     id NOT IN (SELECT id FROM disposals WHERE plan_hash = $1 AND outcome <> 'gone')))";
+
 const COLUMNS: &str =
     "scope, key, plan_hash, run_id, id, prefix, batch, size_bytes, etag, last_modified, outcome, reason";
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::sql::{Database, Transaction, statement};
 use super::{lock, schema};
 use crate::config::secrets::LedgerPlace;
-use crate::model::Timestamp;
+use crate::model::{RunId, Timestamp};
 
 static MIGRATOR: Migrator = sqlx::migrate!("src/record/migrations/sqlite");
 
@@ -195,7 +195,30 @@ impl Ledger {
     pub async fn lock(&self, lost: impl FnOnce() + Send + 'static) -> Result<lock::RunLock, lock::LockError> {
         match (&self.place, &self.database) {
             (Place::File(path), _) => lock::RunLock::take(path),
-            (Place::Database(_), database) => lock::RunLock::lease(database.clone(), lost).await,
+            (Place::Database(_), database) => lock::RunLock::lease(database.clone(), lock::RUN, lost).await,
+        }
+    }
+
+    /// Takes the lock of one purge, which runs beside every other run; `lost` as for [`Ledger::lock`].
+    ///
+    /// - Errors: [`lock::LockError::Held`] or [`lock::LockError::Leased`] where another process works on it.
+    pub async fn lock_purge(
+        &self,
+        purge: RunId,
+        lost: impl FnOnce() + Send + 'static,
+    ) -> Result<lock::RunLock, lock::LockError> {
+        match (&self.place, &self.database) {
+            (Place::File(path), _) => lock::RunLock::take_file(purge_lock(path, purge)),
+            (Place::Database(_), database) => {
+                lock::RunLock::lease(database.clone(), &format!("purge {purge}"), lost).await
+            }
+        }
+    }
+
+    /// Removes the file of a purge's lock, once it is over: whoever holds it still finds nothing more to do.
+    pub fn forget_purge_lock(&self, purge: RunId) {
+        if let Place::File(path) = &self.place {
+            std::fs::remove_file(purge_lock(path, purge)).ok();
         }
     }
 
@@ -232,6 +255,10 @@ impl Ledger {
             Database::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+fn purge_lock(ledger: &Path, purge: RunId) -> PathBuf {
+    ledger.with_added_extension(format!("purge-{purge}.lock"))
 }
 
 async fn open_file(path: &Path, absence: Absence) -> Result<SqlitePool, RecordError> {

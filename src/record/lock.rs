@@ -14,6 +14,8 @@ use uuid::Uuid;
 use super::ledger::{Ledger, RecordError};
 use super::sql::{Database, Statement, statement};
 
+/// The name of the lock of the runs.
+pub(super) const RUN: &str = "run";
 /// For how long a lease is taken and renewed, by the database's clock.
 const LEASE: Duration = Duration::from_secs(60);
 /// How long a run that ends may take to give its lease back. One that cannot be given back ends by itself.
@@ -67,10 +69,14 @@ impl RunLock {
     ///
     /// - Errors: [`LockError::Held`] where another run has it.
     pub fn take(ledger_path: &Path) -> Result<Self, LockError> {
+        Self::take_file(ledger_path.with_added_extension("lock"))
+    }
+
+    /// Takes the lock of that file.
+    pub(super) fn take_file(path: PathBuf) -> Result<Self, LockError> {
         if crate::failpoint::is_lock_bypassed() {
             return Ok(Self(Held::Nothing));
         }
-        let path = ledger_path.with_added_extension("lock");
         let io = |source| LockError::Io { path: path.clone(), source };
         let file = File::options().create(true).write(true).truncate(false).open(&path).map_err(io)?;
         match file.try_lock() {
@@ -80,15 +86,19 @@ impl RunLock {
         }
     }
 
-    /// Takes the lease of the ledger in `database`, and renews it until it is dropped; `lost` is called when that fails for so
+    /// Takes the lease `name` of the ledger in `database`, and renews it until it is dropped; `lost` is called when that fails for so
     /// long that another run may have it.
     ///
     /// - Errors: [`LockError::Leased`] where another run has it.
-    pub(super) async fn lease(database: Database, lost: impl FnOnce() + Send + 'static) -> Result<Self, LockError> {
+    pub(super) async fn lease(
+        database: Database,
+        name: &str,
+        lost: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, LockError> {
         if crate::failpoint::is_lock_bypassed() {
             return Ok(Self(Held::Nothing));
         }
-        let mut lease = Lease::take(database, crate::failpoint::lease().unwrap_or(LEASE)).await?;
+        let mut lease = Lease::take(database, name, crate::failpoint::lease().unwrap_or(LEASE)).await?;
         lease.keep(lost);
         Ok(Self(Held::Lease { _lease: lease }))
     }
@@ -98,6 +108,7 @@ impl RunLock {
 #[derive(Debug)]
 struct Lease {
     database: Database,
+    name: String,
     holder: Uuid,
     life: Duration,
     taken: Instant,
@@ -106,28 +117,28 @@ struct Lease {
 
 impl Lease {
     /// Takes it where it is free, or its end is past.
-    async fn take(database: Database, life: Duration) -> Result<Self, LockError> {
+    async fn take(database: Database, name: &str, life: Duration) -> Result<Self, LockError> {
         let (holder, taken) = (Uuid::new_v4(), Instant::now());
         let took = statement(
             "take the lease",
             "INSERT INTO lease (name, holder, who, expires_at) \
-             VALUES ('run', $1, $2, clock_timestamp() + $3 * interval '1 millisecond') \
+             VALUES ($4, $1, $2, clock_timestamp() + $3 * interval '1 millisecond') \
              ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, who = excluded.who, expires_at = excluded.expires_at \
              WHERE lease.expires_at <= clock_timestamp()",
         );
-        let took = run(&database, took.bind(holder).bind(this_process()).bind(milliseconds(life))).await;
+        let took = run(&database, took.bind(holder).bind(this_process()).bind(milliseconds(life)).bind(name)).await;
         if took.map_err(LockError::Lease)? == 1 {
-            return Ok(Self { database, holder, life, taken, renewing: None });
+            return Ok(Self { database, name: name.to_owned(), holder, life, taken, renewing: None });
         }
         let (who, left_s) =
-            holder_of(&database).await.map_err(LockError::Lease)?.unwrap_or(("one that ends just now".into(), 0));
+            holder_of(&database, name).await.map_err(LockError::Lease)?.unwrap_or(("one that ends just now".into(), 0));
         Err(LockError::Leased { who, left_s })
     }
 
     /// Renews it in the background.
     fn keep(&mut self, lost: impl FnOnce() + Send + 'static) {
         let stop = CancellationToken::new();
-        let (database, holder, life) = (self.database.clone(), self.holder, self.life);
+        let (database, name, holder, life) = (self.database.clone(), self.name.clone(), self.holder, self.life);
         let mut renewed = self.taken;
         self.renewing = Some(stop.clone().drop_guard());
         tokio::spawn(async move {
@@ -137,7 +148,7 @@ impl Lease {
                     () = tokio::time::sleep(life / 6) => {}
                 }
                 let asked = Instant::now();
-                let answer = tokio::time::timeout(life / 6, renew(&database, holder, life)).await;
+                let answer = tokio::time::timeout(life / 6, renew(&database, &name, holder, life)).await;
                 match answer {
                     Ok(Ok(true)) => renewed = asked,
                     Ok(Ok(false)) => {
@@ -162,12 +173,12 @@ impl Lease {
 }
 
 /// Moves the end of a lease on; says whether it is still this holder's.
-async fn renew(database: &Database, holder: Uuid, life: Duration) -> Result<bool, RecordError> {
+async fn renew(database: &Database, name: &str, holder: Uuid, life: Duration) -> Result<bool, RecordError> {
     let renewal = statement(
         "renew the lease",
-        "UPDATE lease SET expires_at = clock_timestamp() + $2 * interval '1 millisecond' WHERE name = 'run' AND holder = $1",
+        "UPDATE lease SET expires_at = clock_timestamp() + $2 * interval '1 millisecond' WHERE name = $3 AND holder = $1",
     );
-    Ok(run(database, renewal.bind(holder).bind(milliseconds(life))).await? == 1)
+    Ok(run(database, renewal.bind(holder).bind(milliseconds(life)).bind(name)).await? == 1)
 }
 
 /// Runs a statement on the lease, which waits for no writer of the ledger; says how many rows it changed.
@@ -187,8 +198,8 @@ impl Drop for Lease {
             return;
         }
         // Given back before the process ends, so that the next run need not wait for its end.
-        let release = statement("release the lease", "DELETE FROM lease WHERE name = 'run' AND holder = $1");
-        let release = run(&self.database, release.bind(self.holder));
+        let release = statement("release the lease", "DELETE FROM lease WHERE name = $2 AND holder = $1");
+        let release = run(&self.database, release.bind(self.holder).bind(&self.name));
         let released = tokio::task::block_in_place(|| runtime.block_on(tokio::time::timeout(RELEASE, release)));
         if !matches!(released, Ok(Ok(_))) {
             tracing::warn!("the lease of the ledger could not be given back; it ends by itself within a minute");
@@ -208,16 +219,16 @@ fn this_process() -> String {
 }
 
 /// Who holds the lease, and for how many seconds.
-async fn holder_of(database: &Database) -> Result<Option<(String, i64)>, RecordError> {
+async fn holder_of(database: &Database, name: &str) -> Result<Option<(String, i64)>, RecordError> {
     let select = "SELECT who, CAST(ceil(extract(epoch FROM expires_at - clock_timestamp())) AS BIGINT) AS left_s \
-                  FROM lease WHERE name = 'run' AND expires_at > clock_timestamp()";
-    let row = statement("read the lease", select).optional(database).await?;
+                  FROM lease WHERE name = $1 AND expires_at > clock_timestamp()";
+    let row = statement("read the lease", select).bind(name).optional(database).await?;
     row.map(|row| Ok((row.get("who")?, row.get("left_s")?))).transpose()
 }
 
 impl Ledger {
     /// Who holds the lease of a ledger in Postgres.
     pub async fn lease_holder(&self) -> Result<Option<String>, RecordError> {
-        Ok(holder_of(&self.database).await?.map(|(who, _)| who))
+        Ok(holder_of(&self.database, RUN).await?.map(|(who, _)| who))
     }
 }

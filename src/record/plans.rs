@@ -130,10 +130,7 @@ impl Ledger {
         let update = "UPDATE plans SET state = 'closed' WHERE hash = $1";
         statement(STEP, update).bind(hash).run(&mut transaction).await?;
         note(&mut transaction, &PLANS, "closed", &hash.to_string()).await?;
-        let done_with = "plan_hash = $1 AND run_id NOT IN (SELECT run_id FROM runs WHERE exit_code IS NULL) AND (outcome = 'skipped' OR (\
-             id IN (SELECT id FROM disposals WHERE plan_hash = $1 AND outcome = 'gone') AND \
-             id NOT IN (SELECT id FROM disposals WHERE plan_hash = $1 AND outcome <> 'gone')))";
-        journal::compact(&mut transaction, &hash.to_string(), done_with, &hash.to_string()).await?;
+        journal::compact(&mut transaction, &hash.to_string(), journal::DONE_WITH, &hash.to_string()).await?;
         transaction.commit(STEP).await
     }
 

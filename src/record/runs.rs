@@ -4,7 +4,7 @@ use sqlx::FromRow;
 
 use super::chain::tracked::{RUNS, note};
 use super::ledger::{Ledger, RecordError};
-use super::sql::{Row, statement};
+use super::sql::{Row, Transaction, statement};
 use crate::model::{RunId, Timestamp};
 
 /// What is known of a run when it begins.
@@ -71,12 +71,28 @@ pub struct RunEnd<'r> {
     pub summary: String,
 }
 
+/// Notes that a run begins, in a transaction that says more of it.
+pub(super) async fn insert_run(transaction: &mut Transaction, start: &RunStart) -> Result<(), RecordError> {
+    let insert = "INSERT INTO runs (run_id, scope, command, is_dry_run, started_at) VALUES ($1, $2, $3, $4, $5)";
+    statement("note the start of the run", insert)
+        .bind(start.run_id)
+        .bind(&start.scope)
+        .bind(&start.command)
+        .bind(start.is_dry_run)
+        .bind(start.started_at)
+        .run(&mut *transaction)
+        .await?;
+    note(transaction, &RUNS, "begun", &start.run_id.to_string()).await
+}
+
 impl Ledger {
-    /// Notes that a run begins. Under the run lock, any other run without an end is dead, and is noted as such.
+    /// Notes that a run begins. Under the run lock, any other run without an end is dead, and is noted as such; but for a
+    /// purge, which takes no lock and is pending until it is over.
     pub async fn begin_run(&self, start: &RunStart) -> Result<(), RecordError> {
         const STEP: &str = "note the start of the run";
         let mut transaction = self.begin(STEP).await?;
-        let unended = "SELECT run_id FROM runs WHERE finished_at IS NULL AND run_id <> $1 ORDER BY number";
+        let unended = "SELECT run_id FROM runs WHERE finished_at IS NULL AND run_id <> $1 \
+                       AND command <> 'purge' ORDER BY number";
         for dead in statement(STEP, unended).bind(start.run_id).all(&mut transaction).await? {
             let dead: String = dead.get("run_id")?;
             let died =
@@ -84,16 +100,7 @@ impl Ledger {
             statement(STEP, died).bind(start.started_at).bind(&dead).run(&mut transaction).await?;
             note(&mut transaction, &RUNS, "died", &dead).await?;
         }
-        let insert = "INSERT INTO runs (run_id, scope, command, is_dry_run, started_at) VALUES ($1, $2, $3, $4, $5)";
-        statement(STEP, insert)
-            .bind(start.run_id)
-            .bind(&start.scope)
-            .bind(&start.command)
-            .bind(start.is_dry_run)
-            .bind(start.started_at)
-            .run(&mut transaction)
-            .await?;
-        note(&mut transaction, &RUNS, "begun", &start.run_id.to_string()).await?;
+        insert_run(&mut transaction, start).await?;
         transaction.commit(STEP).await
     }
 
@@ -155,7 +162,8 @@ impl Ledger {
     pub async fn bytes_deleted_since(&self, scope: &str, run: &str) -> Result<u64, RecordError> {
         let rows = statement(
             "read what was deleted since a run",
-            "SELECT summary FROM runs WHERE scope = $1 AND summary IS NOT NULL \
+            // What a purge deletes was live, and no orphan's.
+            "SELECT summary FROM runs WHERE scope = $1 AND summary IS NOT NULL AND command <> 'purge' \
              AND number >= (SELECT number FROM runs WHERE run_id = $2)",
         );
         let rows = rows.bind(scope).bind(run).all(&self.database).await?;
@@ -172,8 +180,8 @@ impl Ledger {
 
     /// The newest complete run of a scope.
     pub async fn last_complete_run(&self, scope: &str) -> Result<Option<RunRow>, RecordError> {
-        // A restore looks at nothing but what it brings back.
-        let select = "SELECT * FROM runs WHERE scope = $1 AND outcome = 'complete' AND command <> 'restore' \
+        // A restore looks at nothing but what it brings back, and a purge at what it removes.
+        let select = "SELECT * FROM runs WHERE scope = $1 AND outcome = 'complete' AND command NOT IN ('restore', 'purge') \
                       ORDER BY number DESC LIMIT 1";
         let row = statement("read the last complete run", select).bind(scope).optional(&self.database).await?;
         row.map(|row| row.read()).transpose()

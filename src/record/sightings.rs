@@ -54,8 +54,9 @@ impl Ledger {
         let resolved =
             statement(STEP, "DELETE FROM sightings WHERE scope = $1 AND last_run <> $2").bind(scope).bind(run);
         let resolved = resolved.run(&mut transaction).await?;
-        // What a closed plan asked for and nobody sees any more is done with.
-        let done_with = "scope = $1 AND plan_hash IN (SELECT hash FROM plans WHERE state = 'closed') \
+        // What a closed plan, or a purge, asked for and nobody sees any more is done with.
+        let done_with = "scope = $1 AND (plan_hash IN (SELECT hash FROM plans WHERE state = 'closed') \
+                         OR plan_hash IN (SELECT plan_hash FROM purges WHERE state = 'done')) \
                          AND id NOT IN (SELECT id FROM sightings WHERE scope = $1)";
         journal::compact(&mut transaction, &run.to_string(), done_with, scope).await?;
         write_baseline(&mut transaction, scope, run, baseline).await?;

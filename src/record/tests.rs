@@ -239,6 +239,7 @@ fn observed(rows: u64) -> Observation {
         },
         overlap_share: Some(1.0 / 11.0),
         skew_s: 0,
+        snapshot: None,
     }
 }
 

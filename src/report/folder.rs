@@ -49,6 +49,27 @@ impl ReportFolder {
         Ok(Self { scope_folder, path })
     }
 
+    /// Opens the folder of a run that goes on, or makes it. What its process had not finished when it died is removed.
+    ///
+    /// - Errors: [`FolderError`].
+    pub fn open(reports: &Path, scope: &str, run: RunId) -> Result<Self, FolderError> {
+        let scope_folder = reports.join(scope);
+        let path = scope_folder.join(run.to_string());
+        if !path.exists() {
+            return Self::create(reports, scope, run);
+        }
+        for entry in std::fs::read_dir(&path).map_err(FolderError::at(&path))? {
+            let name = entry.map_err(FolderError::at(&path))?.file_name();
+            let is_unfinished = name
+                .to_str()
+                .is_some_and(|name| name.starts_with('.') && name.ends_with(".partial") && is_report_file(name));
+            if is_unfinished {
+                std::fs::remove_file(path.join(&name)).map_err(FolderError::at(&path))?;
+            }
+        }
+        Ok(Self { scope_folder, path })
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path

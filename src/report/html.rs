@@ -204,7 +204,7 @@ fn notices(report: &Report<'_>) -> Vec<Notice> {
         let then = "After a review, a person can lift the limits for this one plan, on record:";
         notices.push(Notice { tone: tone_class(tone), words, then: Some(then), command: words::allow_command(report) });
     }
-    if !words::is_scan_complete(summary) && summary.restore.is_none() {
+    if !words::is_scan_complete(summary) && summary.restore.is_none() && summary.purge.is_none() {
         let words = "This run has no complete scan. What is called not read below is unknown, which is not the same \
                      as none."
             .to_owned();

@@ -10,6 +10,8 @@ pub mod leaks;
 pub mod text;
 pub mod undo;
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -37,7 +39,7 @@ pub struct Summary {
     pub run_id: Uuid,
     /// The scope.
     pub scope: String,
-    /// `audit`, `backfill`, `apply`, `sweep` or `restore`.
+    /// `audit`, `backfill`, `apply`, `sweep`, `restore` or `purge`.
     pub command: String,
     /// Whether nothing could be deleted.
     pub dry_run: bool,
@@ -114,6 +116,51 @@ pub struct Summary {
     /// What was brought back; null where nothing was asked for.
     #[serde(default)]
     pub restore: Option<Restored>,
+    /// What a person had removed from the platform; null where nothing was.
+    #[serde(default)]
+    pub purge: Option<PurgeReport>,
+}
+
+/// What a person had removed from the platform.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeReport {
+    /// The dataset that was asked for.
+    pub dataset_id: Option<Uuid>,
+    /// The job that was asked for.
+    pub job_id: Option<Uuid>,
+    /// The datasets whose rows are gone.
+    pub datasets: Vec<PurgedDatasetReport>,
+    /// What the job's row said; null where no job was asked for.
+    pub job: Option<PurgedJobReport>,
+    /// Rows of each live table that are gone.
+    pub rows_removed: BTreeMap<String, u64>,
+}
+
+/// A dataset whose row is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PurgedDatasetReport {
+    /// Its id.
+    pub id: Uuid,
+    /// Its type, as the platform calls it.
+    pub dataset_type: String,
+    /// Its name.
+    pub name: Option<String>,
+    /// Whether such datasets have objects.
+    pub has_objects: bool,
+}
+
+/// A job whose row is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PurgedJobReport {
+    /// The status that it had.
+    pub status: String,
+    /// Whether it still ran, and was cancelled.
+    pub was_cancelled: bool,
+    /// Datasets that stay without it.
+    pub detached: u64,
 }
 
 /// Where a run copies objects to before it deletes them.

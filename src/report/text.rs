@@ -71,7 +71,7 @@ pub fn summary(report: &Report<'_>, style: Style) -> String {
     if let Some(deletion) = &summary.deletion {
         deletion_results(&mut page, summary, deletion);
     }
-    if summary.restore.is_none() {
+    if summary.restore.is_none() && summary.purge.is_none() {
         found(&mut page, report);
     }
     verdicts(&mut page, report);

@@ -8,6 +8,7 @@ pub mod confirm;
 pub mod failure;
 mod forecast;
 pub mod holds;
+pub mod purge;
 mod reap;
 mod restore;
 mod retention;
@@ -34,13 +35,14 @@ pub use session::{ScopeEnd, Session};
 
 use crate::clock::Clock;
 use crate::config::secrets::{self, SecretError};
-use crate::config::{Config, Scope, Variables};
+use crate::config::{Config, Purge, Scope, Variables};
 use crate::decide::breakers::Allowances;
 use crate::dispose::pace::Pace;
 use crate::exit::Exit;
 use crate::list::references::{self, References};
 use crate::model::Mode;
 use crate::plan::Backfill;
+use crate::platform::Platform;
 use crate::record::Ledger;
 use crate::s3::{ConnectError, Connection, DeleteStore, ReadStore, S3Copy, S3Delete, S3Read, S3Versions};
 use crate::telemetry::Progress;
@@ -176,6 +178,15 @@ impl Keyring {
     ) -> Result<Box<dyn References>, SetupError> {
         let url = secrets::database(config, &self.variables)?;
         Ok(references::open(&url, scope, Arc::clone(clock)))
+    }
+
+    /// The platform's database by the role of `purge`; `None` where nothing gives its address. Nothing is sent yet.
+    pub fn platform<'p>(&self, purge: &'p Purge) -> Result<Option<Platform<'p>>, SecretError> {
+        let url = secrets::purge(purge, &self.variables)?;
+        if let Some(warning) = url.as_ref().and_then(|url| url.warning.as_ref()) {
+            tracing::warn!("{warning}");
+        }
+        Ok(url.map(|url| Platform::new(url, purge)))
     }
 
     /// What a run of `scope` deletes with: the only place where the second pair of credentials is read.

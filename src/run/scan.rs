@@ -141,6 +141,7 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
         target: TargetFingerprint::of(session.scope, &session.services.config.store.endpoint),
         overlap_share: findings.overlap.share(),
         skew_s: largest_difference_s(&offsets),
+        snapshot: references.snapshot.clone(),
     };
     Ok(Scan { findings, references, holds, as_of, foreign: listing.foreign, observation, uploads })
 }
@@ -194,6 +195,7 @@ impl Scan {
     pub async fn judge(&self, session: &Session<'_>, errors: &[String]) -> Result<Vec<BreakerReading>, RunFailure> {
         let (ledger, scope) = (&session.services.ledger, session.scope);
         let baseline = ledger.baseline(&scope.name).await?;
+        let purges = ledger.purged_rows(&scope.name).await?;
         let evidence = Evidence {
             observation: &self.observation,
             overlap: self.findings.overlap,
@@ -202,6 +204,7 @@ impl Scan {
             role: &self.references.role,
             database_time: self.references.database_time,
             errors,
+            purges: &purges,
         };
         let mut readings = judge_evidence(&evidence, baseline.as_ref(), &scope.limits, scope.policy.grace);
         let tripped: Vec<_> = readings

@@ -8,7 +8,7 @@ use crate::config::{Disposal, Scope};
 use crate::decide::Waiver;
 use crate::decide::breakers::{Breaker, Kind, Reading as BreakerReading};
 use crate::exit::Exit;
-use crate::model::{Mode, RunId, Sha256Hash, Versioning};
+use crate::model::{Mode, RunId, Sha256Hash, Timestamp, Versioning};
 use crate::record::{RunEnd, RunStart};
 use crate::report::csv::CsvFile;
 use crate::report::folder::{self, ReportFolder};
@@ -104,6 +104,30 @@ impl<'s> Session<'s> {
         };
         ledger.begin_run(&start).await?;
         let folder = ReportFolder::create(reports, &scope.name, run)?;
+        tracing::info!(run_id = %run, command, scope = %scope.name, "run began");
+        Self::in_folder(services, scope, reading, (run, started_at, folder), (command, mode)).await
+    }
+
+    /// Goes on with a run that the ledger knows, and whose process may have died: in the same folder, where it made one.
+    pub async fn go_on(
+        services: &'s Services,
+        scope: &'s Scope,
+        reading: &Reading,
+        (run, started_at): (RunId, Timestamp),
+        command: &'static str,
+    ) -> Result<Self, RunFailure> {
+        let folder = ReportFolder::open(&services.config.reports_directory, &scope.name, run)?;
+        Self::in_folder(services, scope, reading, (run, started_at, folder), (command, Mode::Live)).await
+    }
+
+    async fn in_folder(
+        services: &'s Services,
+        scope: &'s Scope,
+        reading: &Reading,
+        (run, started_at, folder): (RunId, Timestamp, ReportFolder),
+        (command, mode): (&'static str, Mode),
+    ) -> Result<Self, RunFailure> {
+        let ledger = &services.ledger;
         let draft = Summary {
             schema_version: SUMMARY_VERSION,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -147,9 +171,9 @@ impl<'s> Session<'s> {
             quarantine: quarantine_of(scope, run),
             reaped: None,
             restore: None,
+            purge: None,
             journal: None,
         };
-        tracing::info!(run_id = %run, command, scope = %scope.name, "run began");
         Ok(Self {
             services,
             scope,
@@ -239,7 +263,8 @@ impl<'s> Session<'s> {
             }
         };
         self.complete_breakers();
-        if self.draft.outcome == Outcome::Complete {
+        // A purge answers somebody who waits; what is too old waits for the next audit.
+        if self.draft.outcome == Outcome::Complete && self.draft.purge.is_none() {
             self.draft.retention = Some(retention::retain(&self).await);
         }
         self.write_missing_files()?;
@@ -284,9 +309,10 @@ impl<'s> Session<'s> {
             reason: self.draft.reason.as_deref(),
             exit_code: self.exit.code(),
             plan_hash: self.draft.plan_hash.clone(),
-            // `apply` opens the orphans of its plan only, and `restore` none.
-            orphan_bytes: (self.draft.coverage.complete && !matches!(self.draft.command.as_str(), "apply" | "restore"))
-                .then_some(self.draft.orphan_bytes),
+            // `apply` opens the orphans of its plan only, and `restore` and `purge` none.
+            orphan_bytes: (self.draft.coverage.complete
+                && !matches!(self.draft.command.as_str(), "apply" | "restore" | "purge"))
+            .then_some(self.draft.orphan_bytes),
             summary: String::from_utf8_lossy(&json).into_owned(),
         };
         self.services.ledger.finish_run(self.run, &end).await?;

@@ -13,6 +13,7 @@ use crate::config::{ScheduledCommand, Scope};
 use crate::exit::Exit;
 use crate::model::{Mode, Timestamp};
 use crate::record::{Absence, Ledger, LockError, RecordError};
+use crate::run::purge;
 use crate::run::{Job, Keyring, Services, Stop, run_scope};
 use crate::telemetry::Progress;
 
@@ -48,6 +49,7 @@ pub async fn serve(global: &Global, host: &Host, progress: Progress) -> Result<E
     ring.try_send(()).ok();
     let mut ticker = start_ticker(ring).await?;
     tracing::info!(scopes = scheduled.join(" "), "serving the schedule");
+    purge::resume_pending(&services, &keyring).await;
     loop {
         tokio::select! {
             biased;

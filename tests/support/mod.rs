@@ -5,6 +5,7 @@ pub mod gate;
 pub mod memory;
 pub mod minio;
 pub mod nights;
+pub mod platform;
 pub mod program;
 pub mod sts;
 pub mod treasure;

@@ -39,6 +39,9 @@ fn let_go_by(run: Option<&RunRow>, decision: Option<&Decision>) -> Value {
             json!({ "kind": "approval", "by": decision.by, "reason": decision.reason, "at": decision.at })
         }
         (None, Some("apply")) => json!({ "kind": "person", "by": null, "reason": "a person ran `apply`", "at": null }),
+        (None, Some("purge")) => {
+            json!({ "kind": "person", "by": null, "reason": "a person had it purged with its rows", "at": null })
+        }
         (None, Some("sweep")) => {
             json!({ "kind": "policy", "by": null, "reason": "approval = \"automatic\"", "at": null })
         }

@@ -7,9 +7,11 @@ mod holds;
 mod postgres;
 mod sqlite;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 pub use postgres::PostgresReferences;
 pub use sqlite::SqliteReferences;
@@ -18,7 +20,7 @@ use crate::clock::Clock;
 use crate::config::secrets::{Backend, DatabaseUrl};
 use crate::config::{HoldsSource, LiveTable, Scope, TableName};
 use crate::decide::holds::Hold;
-pub use crate::model::{DatabaseIdentity, LiveRow, OpenTransactions, TableIdentity};
+pub use crate::model::{DatabaseIdentity, LiveRow, OpenTransactions, Snapshot, TableIdentity};
 use crate::model::{DatasetId, Timestamp};
 
 /// Ids of each table that a re-check expects to find again.
@@ -48,17 +50,50 @@ pub struct ProvenReferences {
     pub holds: Vec<Hold>,
     /// Open transactions.
     pub open_transactions: OpenTransactions,
+    /// Which transactions the read saw, where the database tells it.
+    pub snapshot: Option<Snapshot>,
     /// The role that read, for messages.
     pub role: String,
 }
 
 /// What a re-check is compared with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Anchor {
     /// The database that the run read.
     pub identity: DatabaseIdentity,
     /// The sentinel ids of each table.
     pub sentinels: Vec<Vec<DatasetId>>,
+    /// What a table without sentinels must be.
+    pub without_sentinels: WithoutSentinels,
+}
+
+/// What a re-check expects of a table in which the run found nothing to recognise it by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WithoutSentinels {
+    /// It was empty, and its emptiness is what it is recognised by.
+    StaysEmpty,
+    /// It had no other rows than those that a purge removed; others may come.
+    MayFill,
+}
+
+/// A look at the live tables for a few ids, without reading every row: what a purge begins with, and is compared with.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// What re-checks are compared with: none of the ids is a sentinel.
+    pub anchor: Anchor,
+    /// The database's clock.
+    pub database_time: Timestamp,
+    /// How many rows each of the ids has, by table, in the order of the configuration.
+    pub rows: Vec<BTreeMap<DatasetId, u64>>,
+}
+
+impl Look {
+    /// Whether any live table has a row of `id`.
+    pub fn is_live(&self, id: DatasetId) -> bool {
+        self.rows.iter().any(|rows| rows.get(&id).is_some_and(|rows| *rows > 0))
+    }
 }
 
 impl ProvenReferences {
@@ -67,6 +102,7 @@ impl ProvenReferences {
         Anchor {
             identity: self.identity.clone(),
             sentinels: self.tables.iter().map(|table| table.sentinels.clone()).collect(),
+            without_sentinels: WithoutSentinels::StaysEmpty,
         }
     }
 }
@@ -218,6 +254,26 @@ pub trait References: Send + Sync {
     /// - Errors: [`ReferencesError`]; a run that gets one deletes nothing more.
     async fn recheck(&self, ids: &[DatasetId], anchor: &Anchor) -> Result<Vec<DatasetId>, ReferencesError>;
 
+    /// Looks for the rows of `ids` in every live table, and takes what later re-checks for them are compared with.
+    ///
+    /// - Errors: [`ReferencesError`]; a purge that gets one removes nothing.
+    async fn look(&self, ids: &[DatasetId]) -> Result<Look, ReferencesError> {
+        let mut rows: Vec<BTreeMap<DatasetId, u64>> = Vec::new();
+        let proven = self
+            .read(&mut |row| {
+                rows.resize_with(rows.len().max(row.table + 1), BTreeMap::new);
+                if ids.contains(&row.id) {
+                    *rows[row.table].entry(row.id).or_default() += 1;
+                }
+            })
+            .await?;
+        rows.resize_with(proven.tables.len(), BTreeMap::new);
+        let mut anchor = proven.anchor();
+        anchor.sentinels.iter_mut().for_each(|sentinels| sentinels.retain(|id| !ids.contains(id)));
+        anchor.without_sentinels = WithoutSentinels::MayFill;
+        Ok(Look { anchor, database_time: proven.database_time, rows })
+    }
+
     /// What the table of protected ids says now; nothing where none is configured.
     ///
     /// - Errors: [`ReferencesError`]; a run that gets one deletes nothing more.
@@ -298,7 +354,7 @@ pub(crate) fn check_anchor(
             });
         }
         // An empty table has nothing to be recognised by but its emptiness.
-        if asked.is_empty() && found.has_rows {
+        if asked.is_empty() && found.has_rows && anchor.without_sentinels == WithoutSentinels::StaysEmpty {
             return Err(ReferencesError::NoLongerEmpty { table: table.name.clone() });
         }
     }
@@ -336,7 +392,8 @@ mod tests {
             tables: vec![TableIdentity { name: "s.a".into(), oid: 1 }, TableIdentity { name: "s.b".into(), oid: 2 }],
         };
         let ids = |count: u128| (0..count).map(|n| DatasetId(uuid::Uuid::from_u128(n))).collect::<Vec<_>>();
-        let anchor = Anchor { identity: identity.clone(), sentinels: vec![ids(16), ids(3)] };
+        let without_sentinels = WithoutSentinels::StaysEmpty;
+        let anchor = Anchor { identity: identity.clone(), sentinels: vec![ids(16), ids(3)], without_sentinels };
         let check_anchor = |found: &DatabaseIdentity, sentinels: &[usize], anchor: &Anchor| {
             let recognised: Vec<_> = sentinels
                 .iter()
@@ -362,9 +419,12 @@ mod tests {
     fn an_empty_table_is_recognised_by_its_emptiness_alone() {
         let tables = vec![TableIdentity { name: "s.a".into(), oid: 1 }];
         let identity = DatabaseIdentity { system: "1".into(), timeline: "1".into(), database: "d".into(), tables };
-        let anchor = Anchor { identity: identity.clone(), sentinels: vec![Vec::new()] };
-        let check = |has_rows| check_anchor(&identity, &[Recognised { sentinels: 0, has_rows }], &anchor);
-        assert!(check(false).is_ok());
-        assert!(matches!(check(true), Err(ReferencesError::NoLongerEmpty { .. })));
+        let check = |has_rows, without_sentinels| {
+            let anchor = Anchor { identity: identity.clone(), sentinels: vec![Vec::new()], without_sentinels };
+            check_anchor(&identity, &[Recognised { sentinels: 0, has_rows }], &anchor)
+        };
+        assert!(check(false, WithoutSentinels::StaysEmpty).is_ok());
+        assert!(matches!(check(true, WithoutSentinels::StaysEmpty), Err(ReferencesError::NoLongerEmpty { .. })));
+        assert!(check(true, WithoutSentinels::MayFill).is_ok(), "what a purge emptied may have rows again");
     }
 }

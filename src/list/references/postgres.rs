@@ -3,6 +3,7 @@
 //! The race this closes: a TRUNCATE with reload, a rewriting ALTER or a table swap shows an empty table to a snapshot
 //! that was taken without the lock, and without any error.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -14,8 +15,9 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use uuid::Uuid;
 
 use super::{
-    Anchor, DatabaseIdentity, LiveRow, OpenTransactions, ProvenReferences, ProvenTable, Recognised, References,
-    ReferencesError, SentinelSample, TableIdentity, Tables, check_anchor, holds, read_id,
+    Anchor, DatabaseIdentity, LiveRow, Look, OpenTransactions, ProvenReferences, ProvenTable, Recognised, References,
+    ReferencesError, SENTINELS, SentinelSample, Snapshot, TableIdentity, Tables, WithoutSentinels, check_anchor, holds,
+    read_id,
 };
 use crate::config::secrets::DatabaseUrl;
 use crate::config::{LiveTable, TableName, quote};
@@ -115,6 +117,21 @@ impl PostgresReferences {
         check_anchor(&identity, &recognised, anchor)?;
         self.idle.lock().await.push(connection);
         Ok(live)
+    }
+
+    async fn look_on(&self, mut connection: PgConnection, ids: &[DatasetId]) -> Result<Look, ReferencesError> {
+        let tables = self.begin(&mut connection).await?;
+        let (identity, database_time, _) = identify(&mut connection, &tables).await?;
+        let (mut sentinels, mut rows) = (Vec::with_capacity(tables.len()), Vec::with_capacity(tables.len()));
+        for table in &tables {
+            let (of_table, of_ids) = sample(&mut connection, table, ids).await?;
+            sentinels.push(of_table);
+            rows.push(of_ids);
+        }
+        execute(&mut connection, "end the transaction", "COMMIT").await?;
+        self.idle.lock().await.push(connection);
+        let anchor = Anchor { identity, sentinels, without_sentinels: WithoutSentinels::MayFill };
+        Ok(Look { anchor, database_time, rows })
     }
 
     async fn holds_on(&self, mut connection: PgConnection, table: &TableName) -> Result<Vec<Hold>, ReferencesError> {
@@ -342,6 +359,49 @@ async fn find_in_table(
     Ok(found.into_iter().collect())
 }
 
+/// Up to [`SENTINELS`] ids of the table that are none of `ids`, and how many rows each of `ids` has.
+async fn sample(
+    connection: &mut PgConnection,
+    table: &Table<'_>,
+    ids: &[DatasetId],
+) -> Result<(Vec<DatasetId>, BTreeMap<DatasetId, u64>), ReferencesError> {
+    let (name, id) = (&table.config.table, quote(&table.config.id_column));
+    let step = format!("look into `{name}`");
+    let failed = |source| statement(&step, source);
+    let from = name.quoted();
+    let (mut sentinels, mut rows) = (Vec::new(), BTreeMap::new());
+    if table.has_uuid_ids {
+        let asked: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let others = format!("SELECT {id} FROM {from} WHERE {id} <> ALL($1) LIMIT {SENTINELS}");
+        let others = sqlx::query_scalar::<_, Uuid>(AssertSqlSafe(others)).persistent(false).bind(&asked);
+        sentinels.extend(others.fetch_all(&mut *connection).await.map_err(failed)?.into_iter().map(DatasetId));
+        let counts = format!("SELECT {id}, pg_catalog.count(*) FROM {from} WHERE {id} = ANY($1) GROUP BY {id}");
+        let counts = sqlx::query_as::<_, (Uuid, i64)>(AssertSqlSafe(counts)).persistent(false).bind(&asked);
+        for (id, count) in counts.fetch_all(connection).await.map_err(failed)? {
+            rows.insert(DatasetId(id), u64::try_from(count).unwrap_or(0));
+        }
+        return Ok((sentinels, rows));
+    }
+    // Another type may spell an id in many ways, which no comparison in the database covers.
+    let select = format!("SELECT {id}::text FROM {from} WHERE {id} IS NOT NULL");
+    let mut texts = sqlx::query_scalar::<_, String>(AssertSqlSafe(select)).persistent(false).fetch(connection);
+    while let Some(text) = texts.try_next().await.map_err(failed)? {
+        let id = read_id(&text, name)?;
+        if ids.contains(&id) {
+            *rows.entry(id).or_default() += 1;
+        } else if sentinels.len() < SENTINELS {
+            sentinels.push(id);
+        }
+    }
+    Ok((sentinels, rows))
+}
+
+/// Which transactions this one sees.
+async fn snapshot(connection: &mut PgConnection) -> Result<Option<Snapshot>, ReferencesError> {
+    let text: String = one(connection, "read the snapshot", "SELECT pg_catalog.pg_current_snapshot()::text").await?;
+    Ok(Snapshot::parse(&text))
+}
+
 #[async_trait]
 impl References for PostgresReferences {
     async fn read(&self, visit: &mut (dyn FnMut(LiveRow) + Send)) -> Result<ProvenReferences, ReferencesError> {
@@ -349,6 +409,7 @@ impl References for PostgresReferences {
         let tables = self.begin(&mut connection).await?;
         let (identity, database_time, role) = identify(&mut connection, &tables).await?;
         let open_transactions = open_transactions(&mut connection).await?;
+        let snapshot = snapshot(&mut connection).await?;
         let mut proven = Vec::with_capacity(tables.len());
         for (index, table) in tables.iter().enumerate() {
             proven.push(read_table(&mut connection, table, index, visit).await?);
@@ -359,7 +420,7 @@ impl References for PostgresReferences {
         };
         execute(&mut connection, "end the transaction", "COMMIT").await?;
         connection.close().await.ok();
-        Ok(ProvenReferences { identity, database_time, tables: proven, holds, open_transactions, role })
+        Ok(ProvenReferences { identity, database_time, tables: proven, holds, open_transactions, snapshot, role })
     }
 
     async fn recheck(&self, ids: &[DatasetId], anchor: &Anchor) -> Result<Vec<DatasetId>, ReferencesError> {
@@ -373,6 +434,19 @@ impl References for PostgresReferences {
         }
         let connection = self.connect().await?;
         self.recheck_on(connection, ids, anchor).await
+    }
+
+    async fn look(&self, ids: &[DatasetId]) -> Result<Look, ReferencesError> {
+        let idle = self.idle.lock().await.pop();
+        if let Some(connection) = idle {
+            match self.look_on(connection, ids).await {
+                // As for a re-check: an idle connection may have been ended by the server.
+                Err(ReferencesError::Statement { .. }) => {}
+                answer => return answer,
+            }
+        }
+        let connection = self.connect().await?;
+        self.look_on(connection, ids).await
     }
 
     async fn holds(&self) -> Result<Vec<Hold>, ReferencesError> {

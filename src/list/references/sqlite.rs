@@ -165,6 +165,7 @@ impl References for SqliteReferences {
             holds: self.read_holds(&mut connection).await?,
             // A writer holds the file's lock: nothing uncommitted can be older than our read.
             open_transactions: OpenTransactions::Since(None),
+            snapshot: None,
             role: String::new(),
         })
     }

@@ -43,8 +43,8 @@ use Column::{Bytes, Digest, Id, Plain};
 const NUMBER: &str = "CAST(number AS TEXT)";
 
 /// Every such table, in the order in which they are compared.
-pub(in crate::record) const TABLES: [&Table; 9] =
-    [&RUNS, &PLANS, &ALLOWANCES, &ACKNOWLEDGEMENTS, &DECISIONS, &HOLDS, &LATCHES, &BASELINES, &UNDOS];
+pub(in crate::record) const TABLES: [&Table; 10] =
+    [&RUNS, &PLANS, &ALLOWANCES, &ACKNOWLEDGEMENTS, &DECISIONS, &HOLDS, &LATCHES, &BASELINES, &UNDOS, &PURGES];
 
 /// The runs.
 pub(in crate::record) const RUNS: Table = Table {
@@ -189,6 +189,25 @@ pub(in crate::record) const UNDOS: Table = Table {
         Plain("state"),
         Plain("reaped_at"),
         Plain("reaped_by"),
+    ],
+};
+
+/// What persons had removed from the platform.
+pub(in crate::record) const PURGES: Table = Table {
+    row: "purge",
+    name: "purges",
+    subject: "run_id",
+    columns: &[
+        Plain("run_id"),
+        Plain("scope"),
+        Plain("plan_hash"),
+        Plain("kind"),
+        Id("subject"),
+        Plain("state"),
+        Plain("xid"),
+        Digest("evidence"),
+        Digest("removed"),
+        Plain("began_at"),
     ],
 };
 

@@ -240,6 +240,7 @@ pub(crate) fn audit(orphans: &[OrphanRecord]) -> Summary {
         quarantine: None,
         reaped: None,
         restore: None,
+        purge: None,
         journal: None,
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::decide::Verdict;
 use crate::decide::breakers::{Breaker, Kind, Reading};
 use crate::model::{Timestamp, Versioning, human_bytes, human_count, visible};
-use crate::report::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary, csv, undo};
+use crate::report::{Deletion, HeldId, OrphanRecord, Outcome, PurgeReport, Report, Summary, csv, undo};
 
 /// How a headline should look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -293,6 +293,9 @@ fn complete(summary: &Summary, command: &str) -> Headline {
             sentence: format!("{command} complete: {}.", undo::restored(restore, summary.dry_run)),
         };
     }
+    if let Some(purge) = &summary.purge {
+        return purged(summary, purge, command);
+    }
     if let Some(deletion) = &summary.deletion {
         let has_failures = deletion.failed > 0 || deletion.unconfirmed > 0;
         let (tone, ending) =
@@ -322,6 +325,22 @@ fn complete(summary: &Summary, command: &str) -> Headline {
     };
     let sentence = format!("{command} complete: {orphans} among {listed}, {eligible}. {}", deleted_sentence(summary));
     Headline { tone: if groups.eligible > 0 { Tone::Attention } else { Tone::Good }, sentence }
+}
+
+/// A purge: rows first, objects second.
+fn purged(summary: &Summary, purge: &PurgeReport, command: &str) -> Headline {
+    let datasets = counted(purge.datasets.len() as u64, "dataset", "datasets");
+    let rows = match &purge.job {
+        None => format!("the rows of {datasets} are gone"),
+        Some(job) if job.detached > 0 => {
+            format!("the rows of the job are gone, {} stay without it", counted(job.detached, "dataset", "datasets"))
+        }
+        Some(_) => format!("the rows of the job and of {datasets} are gone"),
+    };
+    let objects = summary.deletion.as_ref().map_or("no object was there".to_owned(), |told| outcomes(summary, told));
+    let is_whole = summary.reason.is_none();
+    let (tone, ending) = if is_whole { (Tone::Good, "complete") } else { (Tone::Attention, "finished with failures") };
+    Headline { tone, sentence: format!("{command} {ending}: {rows}; {objects}.") }
 }
 
 /// An apply that asked for nothing: a dry run, or a plan of which nothing is left.
@@ -368,6 +387,7 @@ pub(crate) fn deletion_sums(summary: &Summary, deletion: &Deletion) -> Vec<(&'st
 fn outcomes(summary: &Summary, deletion: &Deletion) -> String {
     let versioning = summary.target.versioning;
     let (one, many) = match summary.outcome {
+        _ if summary.purge.is_some() => ("object", "objects"),
         Outcome::Complete => ("planned object", "planned objects"),
         Outcome::Refused | Outcome::Incomplete | Outcome::Failed | Outcome::Interrupted => {
             ("object that it came to", "objects that it came to")

@@ -138,6 +138,7 @@ impl World {
             tables: vec![ProvenTable { name: self.table_name.to_string(), rows: expected, sentinels }],
             holds: Vec::new(),
             open_transactions,
+            snapshot: None,
             role: "reader".into(),
         })
     }

@@ -1,0 +1,287 @@
+//! The purges: what a person had removed from the platform, and whether the platform's own transaction did it.
+//!
+//! Invariant: a purge is noted before its transaction commits, with all that tells later whether it did, and whose rows they
+//! were; no object is asked for before its state says `committed`.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::chain::tracked::{PURGES, note};
+use super::journal;
+use super::ledger::{Ledger, RecordError};
+use super::runs::{RunStart, insert_run};
+use super::sql::{Row, statement};
+use crate::decide::breakers::PurgedRows;
+use crate::list::references::Anchor;
+use crate::model::{DatasetId, RunId, Sha256Hash, Timestamp};
+
+/// Where a purge stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PurgeState {
+    /// Its transaction may have committed, or not.
+    Intended,
+    /// Its rows are gone; its objects are being removed.
+    Committed,
+    /// It is over; what is left is an orphan.
+    Done,
+    /// Its transaction did not commit: nothing was changed.
+    Aborted,
+    /// Nobody can tell whether its transaction committed; what is left is an orphan, if it is one.
+    Unknown,
+}
+
+impl PurgeState {
+    const ALL: [Self; 5] = [Self::Intended, Self::Committed, Self::Done, Self::Aborted, Self::Unknown];
+
+    /// The word in the ledger.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Committed => "committed",
+            Self::Done => "done",
+            Self::Aborted => "aborted",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether something is still to be done.
+    pub fn is_pending(self) -> bool {
+        match self {
+            Self::Intended | Self::Committed => true,
+            Self::Done | Self::Aborted | Self::Unknown => false,
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == name)
+    }
+}
+
+/// What a purge is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PurgeSubject {
+    /// A dataset.
+    Dataset(DatasetId),
+    /// A job.
+    Job(Uuid),
+}
+
+impl PurgeSubject {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Dataset(_) => "dataset",
+            Self::Job(_) => "job",
+        }
+    }
+
+    /// Its id.
+    pub fn id(self) -> Uuid {
+        match self {
+            Self::Dataset(id) => id.0,
+            Self::Job(id) => id,
+        }
+    }
+}
+
+/// A dataset whose row is removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PurgedDataset {
+    /// Its id.
+    pub id: DatasetId,
+    /// Its type, as the platform calls it.
+    pub kind: String,
+    /// Its name, where it has one.
+    pub name: Option<String>,
+    /// Whether such datasets have objects.
+    pub has_objects: bool,
+}
+
+/// What the row of a job said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PurgedJob {
+    /// The status that it had.
+    pub status: String,
+    /// Whether it still ran, and was cancelled.
+    pub was_cancelled: bool,
+    /// Datasets that stay without it.
+    pub detached: u64,
+}
+
+/// What was known when the rows were removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeEvidence {
+    /// What every later look at the database is compared with.
+    pub anchor: Anchor,
+    /// The time that holds are judged at.
+    pub as_of: Timestamp,
+    /// The datasets that go.
+    pub datasets: Vec<PurgedDataset>,
+    /// The job, where it is one's.
+    pub job: Option<PurgedJob>,
+    /// Rows of the datasets in each live table, before.
+    pub rows: BTreeMap<String, u64>,
+}
+
+/// A purge as the ledger remembers it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PurgeRow {
+    /// Its run.
+    pub run: RunId,
+    /// Its scope.
+    pub scope: String,
+    /// What it is about.
+    pub subject: PurgeSubject,
+    /// Where it stands.
+    pub state: PurgeState,
+    /// The platform's transaction.
+    pub xid: u64,
+    /// What was known.
+    pub evidence: PurgeEvidence,
+    /// Rows of each live table that it removed, once that is known.
+    pub removed: Option<BTreeMap<String, u64>>,
+    /// When it began, by the host's clock.
+    pub began_at: Timestamp,
+}
+
+impl PurgeRow {
+    /// What stands in the journal in the place of a plan's hash.
+    pub fn plan_hash(&self) -> Sha256Hash {
+        plan_hash(self.run)
+    }
+}
+
+fn plan_hash(run: RunId) -> Sha256Hash {
+    Sha256Hash::of(format!("purge {run}").as_bytes())
+}
+
+fn json(value: &impl Serialize) -> Result<String, RecordError> {
+    serde_json::to_string(value).map_err(|_| RecordError::Unreadable("a purge"))
+}
+
+impl Ledger {
+    /// Notes that the platform's transaction `xid` is about to commit. When this returns, it is on the disk, as a run of its own.
+    pub async fn intend_purge(&self, start: &RunStart, purge: &PurgeRow) -> Result<(), RecordError> {
+        const STEP: &str = "note a purge";
+        let mut transaction = self.begin(STEP).await?;
+        insert_run(&mut transaction, start).await?;
+        let insert = "INSERT INTO purges (run_id, scope, plan_hash, kind, subject, state, xid, evidence, began_at) \
+                      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+        statement(STEP, insert)
+            .bind(purge.run)
+            .bind(&purge.scope)
+            .bind(purge.plan_hash())
+            .bind(purge.subject.kind())
+            .bind(purge.subject.id())
+            .bind(purge.state.as_str())
+            .bind(purge.xid)
+            .bind(json(&purge.evidence)?)
+            .bind(purge.began_at)
+            .run(&mut transaction)
+            .await?;
+        for dataset in &purge.evidence.datasets {
+            let insert = "INSERT INTO purged_ids (scope, id, run_id) VALUES ($1, $2, $3)";
+            let insert = statement(STEP, insert).bind(&purge.scope).bind(dataset.id).bind(purge.run);
+            insert.run(&mut transaction).await?;
+            // It was seen live: whatever an older plan says of it is off for good.
+            let forget = "DELETE FROM sightings WHERE scope = $1 AND id = $2";
+            statement(STEP, forget).bind(&purge.scope).bind(dataset.id).run(&mut transaction).await?;
+        }
+        note(&mut transaction, &PURGES, "intended", &purge.run.to_string()).await?;
+        transaction.commit(STEP).await
+    }
+
+    /// Notes that the platform's transaction committed, and what it removed.
+    pub async fn commit_purge(&self, run: RunId, removed: &BTreeMap<String, u64>) -> Result<(), RecordError> {
+        const STEP: &str = "note that a purge committed";
+        let mut transaction = self.begin(STEP).await?;
+        let update = "UPDATE purges SET state = 'committed', removed = $2 WHERE run_id = $1";
+        statement(STEP, update).bind(run).bind(json(removed)?).run(&mut transaction).await?;
+        note(&mut transaction, &PURGES, "committed", &run.to_string()).await?;
+        transaction.commit(STEP).await
+    }
+
+    /// Notes how a purge ended. The keys of ids that are gone leave the journal; those of others stay, so that what we deleted
+    /// of them is never taken for somebody's change.
+    pub async fn end_purge(&self, run: RunId, state: PurgeState) -> Result<(), RecordError> {
+        const STEP: &str = "note the end of a purge";
+        let mut transaction = self.begin(STEP).await?;
+        let update = statement(STEP, "UPDATE purges SET state = $2 WHERE run_id = $1").bind(run).bind(state.as_str());
+        update.run(&mut transaction).await?;
+        note(&mut transaction, &PURGES, state.as_str(), &run.to_string()).await?;
+        let plan = plan_hash(run).to_string();
+        journal::compact(&mut transaction, &run.to_string(), journal::DONE_WITH, &plan).await?;
+        transaction.commit(STEP).await
+    }
+
+    /// One purge.
+    pub async fn purge(&self, run: RunId) -> Result<Option<PurgeRow>, RecordError> {
+        let select = statement("read a purge", "SELECT * FROM purges WHERE run_id = $1").bind(run);
+        select.optional(&self.database).await?.map(|row| read(&row)).transpose()
+    }
+
+    /// The purges of a scope, or of all, that are not over, the oldest first.
+    pub async fn pending_purges(&self, scope: Option<&str>) -> Result<Vec<PurgeRow>, RecordError> {
+        let select = "SELECT * FROM purges WHERE ($1 IS NULL OR scope = $1) AND state IN ('intended', 'committed') ORDER BY run_id";
+        let rows = statement("read the purges that are not over", select).bind(scope).all(&self.database).await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// What the committed purges of a scope removed since about its baseline: none that the baseline surely saw.
+    pub async fn purged_rows(&self, scope: &str) -> Result<Vec<PurgedRows>, RecordError> {
+        let Some(baseline) = self.baseline(scope).await? else { return Ok(Vec::new()) };
+        let Some(snapshot) = baseline.observation.snapshot else { return Ok(Vec::new()) };
+        let select =
+            "SELECT * FROM purges WHERE scope = $1 AND state IN ('committed', 'done') AND xid >= $2 ORDER BY xid";
+        let select = statement("read what purges removed", select).bind(scope).bind(snapshot.first_unseen());
+        let of = |row: &Row| {
+            let purge = read(row)?;
+            let identity = purge.evidence.anchor.identity;
+            let database = (identity.system, identity.timeline, identity.database);
+            Ok(PurgedRows { xid: purge.xid, database, rows: purge.removed.unwrap_or_default() })
+        };
+        select.all(&self.database).await?.iter().map(of).collect()
+    }
+
+    /// Which of `ids` a committed purge of the scope removed.
+    pub async fn purged_among(&self, scope: &str, ids: &[DatasetId]) -> Result<HashSet<DatasetId>, RecordError> {
+        if ids.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let places: Vec<String> = (0..ids.len()).map(|place| format!("${}", place + 2)).collect();
+        let select = format!(
+            "SELECT DISTINCT i.id AS id FROM purged_ids AS i JOIN purges AS p ON p.run_id = i.run_id \
+             WHERE i.scope = $1 AND i.id IN ({}) AND p.state IN ('committed', 'done')",
+            places.join(", ")
+        );
+        let select = statement("look for purged ids", select).bind(scope);
+        let rows = ids.iter().fold(select, |select, id| select.bind(*id)).all(&self.database).await?;
+        rows.iter().map(|row| Ok(DatasetId(row.get("id")?))).collect()
+    }
+}
+
+fn read(row: &Row) -> Result<PurgeRow, RecordError> {
+    let unreadable = || RecordError::Unreadable("a purge");
+    let (run, kind, state): (String, String, String) = (row.get("run_id")?, row.get("kind")?, row.get("state")?);
+    let subject: Uuid = row.get("subject")?;
+    let (evidence, removed): (String, Option<String>) = (row.get("evidence")?, row.get("removed")?);
+    Ok(PurgeRow {
+        run: RunId(Uuid::parse_str(&run).map_err(|_| unreadable())?),
+        scope: row.get("scope")?,
+        subject: match kind.as_str() {
+            "dataset" => PurgeSubject::Dataset(DatasetId(subject)),
+            "job" => PurgeSubject::Job(subject),
+            _ => return Err(unreadable()),
+        },
+        state: PurgeState::named(&state).ok_or_else(unreadable)?,
+        xid: row.count("xid")?,
+        evidence: serde_json::from_str(&evidence).map_err(|_| unreadable())?,
+        removed: removed.map(|text| serde_json::from_str(&text).map_err(|_| unreadable())).transpose()?,
+        began_at: row.get("began_at")?,
+    })
+}

@@ -1,0 +1,443 @@
+//! The objects of a purge, also after a restart: is its transaction known to be committed, are its rows still gone, and then
+//! batch by batch.
+//!
+//! Invariant: one process at a time works on a purge, by its own lock; whoever goes on with it writes into the same run, so that
+//! each key is told once.
+
+use std::collections::BTreeMap;
+
+use super::Removed;
+use super::rows::{fate_of, rows_by_table};
+use crate::clock::Stopwatch;
+use crate::config::Scope;
+use crate::dispose::pace::{Pace, Pacer};
+use crate::dispose::purge::Cleared;
+use crate::dispose::{Aside, Consent, Disposal, Halt, Tools, Unnoted};
+use crate::exit::Exit;
+use crate::list::pages::Pages;
+use crate::list::uploads::{Uploads, Watch};
+use crate::model::{DatasetId, RunId, Timestamp, Versioning};
+use crate::platform::Fate;
+use crate::record::{LockError, PurgeRow, PurgeState, PurgeSubject, Undo, UndoKind};
+use crate::report::{Deletion, Outcome, PurgeReport, PurgedDatasetReport, PurgedJobReport, undo};
+use crate::run::telling::tell_deletions;
+use crate::run::{Keyring, Reading, RunFailure, ScopeEnd, Services, Session, SetupError};
+use crate::s3::retry;
+
+/// The command of its runs.
+pub(super) const COMMAND: &str = "purge";
+
+/// What became of the objects of a purge.
+#[derive(Debug)]
+pub struct CleanUp {
+    /// The purge.
+    #[allow(dead_code, reason = "for whoever answers a caller")]
+    pub run: RunId,
+    /// Where it stands now.
+    pub state: PurgeState,
+    /// What became of each key; nothing where nothing was asked for.
+    #[allow(dead_code, reason = "for whoever answers a caller")]
+    pub deletion: Deletion,
+    /// Datasets of which the store still lists something: orphans for the next sweep.
+    #[allow(dead_code, reason = "for whoever answers a caller")]
+    pub left: Vec<DatasetId>,
+    /// The end of its run, with its report.
+    pub end: ScopeEnd,
+}
+
+/// Why a purge could not be gone on with.
+#[derive(Debug, thiserror::Error)]
+pub enum CleanUpError {
+    /// Another process works on it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Not even a report could be begun.
+    #[error(transparent)]
+    Run(#[from] RunFailure),
+}
+
+/// Removes the objects of a purge whose rows are gone, and writes its report.
+///
+/// - Errors: [`RunFailure`] where not even a report could be begun; the purge is still pending then.
+pub async fn clean_up(services: &Services, keyring: &Keyring, removed: Removed) -> Result<CleanUp, RunFailure> {
+    let Removed { run, stop, lock, .. } = removed;
+    let cleaned = go_on(&services.with_stop(stop), keyring, run).await;
+    drop(lock);
+    cleaned
+}
+
+/// Goes on with a pending purge, which its process left.
+///
+/// - Errors: [`CleanUpError`], as where another process works on it; the purge is still pending then.
+pub async fn resume(services: &Services, keyring: &Keyring, run: RunId) -> Result<CleanUp, CleanUpError> {
+    let stop = services.stop.of_one_run();
+    let lock = services.ledger.lock_purge(run, stop.when_lock_is_lost()).await?;
+    let cleaned = go_on(&services.with_stop(stop), keyring, run).await;
+    drop(lock);
+    Ok(cleaned?)
+}
+
+/// Under the lock of the purge.
+async fn go_on(services: &Services, keyring: &Keyring, run: RunId) -> Result<CleanUp, RunFailure> {
+    // Only now: whoever had the lock may have come further.
+    let purge = services.ledger.purge(run).await?.filter(|purge| purge.state.is_pending());
+    let purge =
+        purge.ok_or_else(|| refused(format!("there is no pending purge {run}"), "it is over: see its report"))?;
+    let scope = services.config.scopes.iter().find(|scope| scope.name == purge.scope);
+    let scope = scope.ok_or_else(|| {
+        refused(
+            format!("the purge is of the scope `{}`, which the configuration does not have", purge.scope),
+            "check --config",
+        )
+    })?;
+    let reading = keyring.reading(services, scope).map_err(RunFailure::from)?;
+    let mut session = begin(services, scope, &reading, &purge).await?;
+    let watch = Stopwatch::start();
+    let mut work = Work { keyring, reading: &reading, purge, left: Vec::new() };
+    let ended = work.run(&mut session).await;
+    let state = match &ended {
+        Ok(()) => PurgeState::Done,
+        Err(Broken { is_over: Some(state), .. }) => *state,
+        Err(Broken { is_over: None, .. }) => work.purge.state,
+    };
+    if let Err(broken) = ended {
+        session.absorb(broken.failure);
+    }
+    let Work { purge, left, .. } = work;
+    tell(&purge, &session, &left, watch);
+    let deletion = session.draft.deletion.unwrap_or_default();
+    let end = session.finish(&reading).await?;
+    if !state.is_pending() {
+        services.ledger.end_purge(run, state).await?;
+        services.ledger.forget_purge_lock(run);
+    }
+    Ok(CleanUp { run, state, deletion, left, end })
+}
+
+/// Ends a purge whose transaction changed nothing, with its report.
+pub(super) async fn close_unchanged(
+    services: &Services,
+    scope: &Scope,
+    reading: &Reading,
+    purge: &PurgeRow,
+) -> Result<(), RunFailure> {
+    let mut session = begin(services, scope, reading, purge).await?;
+    session.absorb(unchanged());
+    session.finish(reading).await?;
+    Ok(services.ledger.end_purge(purge.run, PurgeState::Aborted).await?)
+}
+
+fn refused(reason: String, hint: &str) -> RunFailure {
+    RunFailure::Refused { reason, hint: hint.to_owned() }
+}
+
+fn unchanged() -> RunFailure {
+    refused("its transaction did not commit: nothing was changed".into(), "purge it again")
+}
+
+async fn begin<'s>(
+    services: &'s Services,
+    scope: &'s Scope,
+    reading: &Reading,
+    purge: &PurgeRow,
+) -> Result<Session<'s>, RunFailure> {
+    let mut session = Session::go_on(services, scope, reading, (purge.run, purge.began_at), COMMAND).await?;
+    session.draft.purge = Some(report_of(purge));
+    Ok(session)
+}
+
+/// Why the work on a purge ended early, and where that leaves it; without a state, it is pending.
+struct Broken {
+    failure: RunFailure,
+    is_over: Option<PurgeState>,
+}
+
+impl Broken {
+    /// A restart goes on with it.
+    fn pending(failure: impl Into<RunFailure>) -> Self {
+        Self { failure: failure.into(), is_over: None }
+    }
+
+    /// What is left is an orphan for the next sweep.
+    fn over(failure: impl Into<RunFailure>) -> Self {
+        Self { failure: failure.into(), is_over: Some(PurgeState::Done) }
+    }
+}
+
+struct Work<'w> {
+    keyring: &'w Keyring,
+    reading: &'w Reading,
+    purge: PurgeRow,
+    left: Vec<DatasetId>,
+}
+
+impl Work<'_> {
+    async fn run(&mut self, session: &mut Session<'_>) -> Result<(), Broken> {
+        self.prove_committed(session).await?;
+        let as_of = self.prove_removed(session).await?;
+        let ids: Vec<DatasetId> =
+            self.purge.evidence.datasets.iter().filter(|it| it.has_objects).map(|it| it.id).collect();
+        let stop = session.services.stop.token.clone();
+        session.draft.as_of = Some(as_of);
+        session.draft.coverage.complete = true;
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.left.clone_from(&ids);
+        let versioning = retry::read_with_retries(&stop, || self.reading.store.versioning()).await;
+        session.draft.target.versioning = versioning.map_err(|error| interrupted_or(session, error.into()))?;
+        self.note_undo(session, &ids, as_of).await?;
+        let (cleared, halt) = self.clear(session, &ids, as_of).await?;
+        self.left = cleared.iter().filter(|(_, cleared)| *cleared == Cleared::Partly).map(|(id, _)| *id).collect();
+        self.left.sort_unstable();
+        // Whatever ended it, what was asked for is told.
+        let told = tell_deletions(session, self.purge.plan_hash()).await;
+        match halt {
+            None => {}
+            Some(Halt::Interrupted | Halt::OutOfTime | Halt::Untold) => {
+                return Err(Broken::pending(RunFailure::Interrupted(session.services.stop.exit())));
+            }
+            Some(Halt::StopFile) => return Err(Broken::pending(stop_file(session))),
+            Some(Halt::Record(error)) => return Err(Broken::pending(error)),
+            Some(Halt::Holds(error)) => return Err(Broken::over(error)),
+            Some(Halt::References(error)) => return Err(Broken::over(error)),
+        }
+        told.map_err(Broken::pending)?;
+        if !self.left.is_empty() {
+            session.exit = Exit::SomeFailed;
+            session.draft.reason =
+                Some(format!("something is left of {} datasets: orphans for the next sweep", self.left.len()));
+        }
+        Ok(())
+    }
+
+    /// The transaction must be known to have committed.
+    async fn prove_committed(&mut self, session: &Session<'_>) -> Result<(), Broken> {
+        if self.purge.state == PurgeState::Committed {
+            return Ok(());
+        }
+        let missing =
+            || refused("its end cannot be asked for without `[scope.purge]` and its role".into(), "set them again");
+        let purge = session.scope.purge.as_ref().ok_or_else(|| Broken::pending(missing()))?;
+        let platform = self.keyring.platform(purge).map_err(|error| Broken::pending(SetupError::Secret(error)))?;
+        let platform = platform.ok_or_else(|| Broken::pending(missing()))?;
+        let fate = fate_of(&platform, &self.purge).await;
+        let over = |state, failure| Err(Broken { failure, is_over: Some(state) });
+        match fate {
+            Ok(Fate::Committed) => {}
+            Ok(Fate::Aborted) => return over(PurgeState::Aborted, unchanged()),
+            Ok(Fate::Unknown) => {
+                let reason = "nobody can tell any more whether its transaction committed; what is left is an orphan, if it is one";
+                return over(PurgeState::Unknown, refused(reason.into(), "`orphan-sweeper audit` shows it"));
+            }
+            Ok(Fate::InProgress) => {
+                return Err(Broken::pending(refused(
+                    "its transaction has not ended yet".into(),
+                    "purge it again later",
+                )));
+            }
+            Err(error) => {
+                let failure = refused(crate::run::failure::chain(&error), error.hint());
+                return Err(Broken::pending(failure));
+            }
+        }
+        let ledger = &session.services.ledger;
+        ledger.commit_purge(self.purge.run, &self.purge.evidence.rows).await.map_err(Broken::pending)?;
+        self.purge.state = PurgeState::Committed;
+        Ok(())
+    }
+
+    /// The rows must be gone from the same database that had them. Gives the time that holds are judged at.
+    async fn prove_removed(&mut self, session: &mut Session<'_>) -> Result<Timestamp, Broken> {
+        let evidence = &self.purge.evidence;
+        let ids: Vec<DatasetId> = evidence.datasets.iter().map(|dataset| dataset.id).collect();
+        let look = self.reading.references.look(&ids).await.map_err(Broken::over)?;
+        let (expected, found) = (&evidence.anchor.identity, &look.anchor.identity);
+        if expected != found {
+            let reason = format!("its rows were removed from {expected}; this is {found}");
+            return Err(Broken::over(refused(
+                reason,
+                "find out what happened to the database before anything else is deleted",
+            )));
+        }
+        let after = rows_by_table(session.scope, &look);
+        let left = |table: &str| after.get(table).copied().unwrap_or(0);
+        let removed: BTreeMap<String, u64> =
+            evidence.rows.iter().map(|(table, before)| (table.clone(), before.saturating_sub(left(table)))).collect();
+        if self.purge.removed.as_ref() != Some(&removed) {
+            let ledger = &session.services.ledger;
+            ledger.commit_purge(self.purge.run, &removed).await.map_err(Broken::pending)?;
+        }
+        self.purge.removed = Some(removed);
+        session.draft.purge = Some(report_of(&self.purge));
+        Ok(look.database_time.min(session.services.clock.now()))
+    }
+
+    /// Before anything is copied or marked: what a run leaves is never lost sight of.
+    async fn note_undo(&self, session: &Session<'_>, ids: &[DatasetId], as_of: Timestamp) -> Result<(), Broken> {
+        let scope = session.scope;
+        let (kind, bucket, prefix) = match (&session.draft.quarantine, session.draft.target.versioning) {
+            (Some(folder), _) => (UndoKind::Quarantine, &folder.bucket, &folder.prefix),
+            (None, Versioning::Enabled | Versioning::Suspended) => (UndoKind::Versions, &scope.bucket, &scope.prefix),
+            (None, Versioning::Unversioned | Versioning::Unknown) => return Ok(()),
+        };
+        let ledger = &session.services.ledger;
+        if !ledger.undos_of(&session.run.to_string()).await.map_err(Broken::pending)?.is_empty() {
+            return Ok(());
+        }
+        let stop = session.services.stop.token.clone();
+        let first = scope.patterns[0].prefix_of(ids[0]);
+        let mut pages = Pages::new(&*self.reading.store, &first, false, &stop);
+        pages.next().await.map_err(|error| interrupted_or(session, error.into()))?;
+        let began_at = pages.first_date().map_or(as_of, |date| date.min(as_of));
+        let undo = Undo {
+            run: session.run,
+            scope: scope.name.clone(),
+            plan: self.purge.plan_hash(),
+            kind,
+            bucket: bucket.clone(),
+            prefix: prefix.clone(),
+            began_at,
+            ended_at: None,
+            is_kept: true,
+        };
+        ledger.begin_undo(&undo).await.map_err(Broken::pending)
+    }
+
+    async fn clear(
+        &self,
+        session: &Session<'_>,
+        ids: &[DatasetId],
+        as_of: Timestamp,
+    ) -> Result<(Vec<(DatasetId, Cleared)>, Option<Halt>), Broken> {
+        let (services, scope) = (session.services, session.scope);
+        let deleter = self.keyring.deleter(services, scope).map_err(Broken::pending)?;
+        let copier = match &session.draft.quarantine {
+            Some(_) => Some(self.keyring.copying(services).map_err(Broken::pending)?),
+            None => None,
+        };
+        let aside = copier.as_ref().zip(session.draft.quarantine.as_ref());
+        let aside = aside.map(|(copier, folder)| Aside::new(copier, &folder.bucket, &folder.prefix));
+        tracing::warn!(
+            target: "deletions",
+            run_id = %session.run,
+            datasets = ids.len(),
+            "the objects of purged datasets go; {}",
+            undo::before(session.draft.quarantine.as_ref(), session.draft.target.versioning)
+        );
+        let pacer = Pacer::new(Pace::default(), services.clock.clone(), session.began);
+        let tools = Tools {
+            store: &*self.reading.store,
+            deleter: &*deleter,
+            aside,
+            references: &*self.reading.references,
+            ledger: &services.ledger,
+            clock: services.clock.clone(),
+            stop: services.stop.token.clone(),
+            stop_file: services.config.stop_file.clone(),
+            consent: Consent::Given,
+            as_of,
+            progress: &|_| {},
+            pacer: &pacer,
+            closing: &Unnoted,
+            // A person asked: an upload that is still under way completes into an orphan.
+            uploads: Watch::new(&*self.reading.store, scope, &services.stop.token, &Uploads::default()),
+        };
+        let anchor = self.purge.evidence.anchor.clone();
+        let disposal = Disposal::new(scope, self.purge.plan_hash(), session.run, anchor, tools);
+        let ended = disposal.clear(ids).await;
+        if let Some(ended_at) = disposal.last_seen_at() {
+            services.ledger.end_undo(session.run, ended_at).await.map_err(Broken::pending)?;
+        }
+        Ok(ended)
+    }
+}
+
+/// A store that does not answer leaves the rest to the next sweep; a request that a stop cut short, to a restart.
+fn interrupted_or(session: &Session<'_>, failure: RunFailure) -> Broken {
+    if session.services.stop.token.is_cancelled() {
+        return Broken::pending(RunFailure::Interrupted(session.services.stop.exit()));
+    }
+    Broken::over(failure)
+}
+
+fn stop_file(session: &Session<'_>) -> RunFailure {
+    let reason = format!("the stop file `{}` exists", session.services.config.stop_file.display());
+    refused(reason, "remove it when deletion may go on, then purge it again: it goes on where it was")
+}
+
+fn report_of(purge: &PurgeRow) -> PurgeReport {
+    let dataset = |dataset: &crate::record::PurgedDataset| PurgedDatasetReport {
+        id: dataset.id.0,
+        dataset_type: dataset.kind.clone(),
+        name: dataset.name.clone(),
+        has_objects: dataset.has_objects,
+    };
+    let (dataset_id, job_id) = match purge.subject {
+        PurgeSubject::Dataset(id) => (Some(id.0), None),
+        PurgeSubject::Job(id) => (None, Some(id)),
+    };
+    let job = purge.evidence.job.as_ref().map(|job| PurgedJobReport {
+        status: job.status.clone(),
+        was_cancelled: job.was_cancelled,
+        detached: job.detached,
+    });
+    PurgeReport {
+        dataset_id,
+        job_id,
+        datasets: purge.evidence.datasets.iter().map(dataset).collect(),
+        job,
+        rows_removed: purge.removed.clone().unwrap_or_default(),
+    }
+}
+
+/// The events that a person's logs are searched for.
+fn tell(purge: &PurgeRow, session: &Session<'_>, left: &[DatasetId], watch: Stopwatch) {
+    if purge.state != PurgeState::Committed {
+        return;
+    }
+    let deletion = session.draft.deletion.unwrap_or_default();
+    let size_bytes = deletion.bytes_deleted.max(deletion.bytes_marked).max(deletion.bytes_quarantined);
+    let duration_ms = u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let (kind, id) = match purge.subject {
+        PurgeSubject::Dataset(id) => ("dataset", id.0),
+        PurgeSubject::Job(id) => ("job", id),
+    };
+    let is_whole = left.is_empty() && session.draft.outcome == Outcome::Complete;
+    if is_whole {
+        tracing::info!(
+            target: "deletions",
+            event = "minio_cleanup_complete",
+            run_id = %purge.run,
+            scope = %purge.scope,
+            kind,
+            id = %id,
+            datasets = purge.evidence.datasets.len(),
+            object_count = deletion.deleted,
+            already_gone = deletion.already_gone,
+            size_bytes,
+            duration_ms,
+            "the objects of a purge are gone"
+        );
+        return;
+    }
+    let ids: Vec<String> = left.iter().map(ToString::to_string).collect();
+    tracing::error!(
+        target: "deletions",
+        event = "minio_cleanup_failed",
+        run_id = %purge.run,
+        scope = %purge.scope,
+        kind,
+        id = %id,
+        datasets = purge.evidence.datasets.len(),
+        left = ids.join(" "),
+        object_count = deletion.deleted,
+        skipped = deletion.skipped,
+        failed = deletion.failed,
+        unconfirmed = deletion.unconfirmed,
+        size_bytes,
+        duration_ms,
+        reason = session.draft.reason.as_deref().unwrap_or_default(),
+        "not all objects of a purge are gone; the rest are orphans for the next sweep"
+    );
+}

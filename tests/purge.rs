@@ -1,0 +1,713 @@
+//! The platform's delete operations on its own schema: rows first, in one transaction, then every object, and nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use aws_sdk_s3::types::BucketVersioningStatus;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::gate::Gate;
+use crate::support::platform::Platform;
+use crate::support::program::breaker;
+use crate::support::{Ran, prefix, without};
+
+fn prefixes(id: Uuid) -> [String; 2] {
+    [prefix(0, id), prefix(1, id)]
+}
+
+fn document(ran: &Ran) -> Value {
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
+}
+
+/// The structured events of a run's log, by name.
+fn events(ran: &Ran) -> Vec<Value> {
+    let lines = ran.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line.to_string().contains("\"event\"")).collect()
+}
+
+#[tokio::test]
+async fn a_dataset_goes_with_its_rows_and_its_objects_under_both_patterns() {
+    let platform = Platform::new().await;
+    let (gone, stays) = (platform.dataset("iq_raw", 3).await, platform.dataset("iq_raw", 3).await);
+    let (before, rows) = (platform.world.contents().await, platform.all_rows().await);
+    let arguments = ["purge", "dataset", &gone.to_string(), "--yes", "--json", "--log-format", "json"];
+    let ran = platform.world.program.run(&arguments).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let summary = document(&ran);
+    assert_eq!(summary["command"], "purge");
+    assert_eq!(summary["outcome"], "complete");
+    assert_eq!((&summary["deletion"]["requested"], &summary["deletion"]["deleted"]), (&json!(6), &json!(6)));
+    assert_eq!(summary["purge"]["dataset_id"], json!(gone));
+    assert_eq!(summary["purge"]["rows_removed"], json!({ "heimdall.synthetic_datasets": 1 }));
+    assert_eq!(platform.world.contents().await, without(&before, &prefixes(gone)), "and nothing else");
+    let kept: Vec<String> = rows.into_iter().filter(|row| !row.contains(&gone.to_string())).collect();
+    assert_eq!(platform.all_rows().await, kept, "its rows fell with their cascade, and no other");
+    assert_eq!(platform.objects(stays).await, [3, 3]);
+    let told = platform.world.program.csv("deletions.csv");
+    assert!(told.len() == 6 && told.iter().all(|row| row["outcome"] == "deleted"), "{told:?}");
+    let events = events(&ran);
+    for event in ["synthetic_dataset_deleted", "minio_cleanup_complete"] {
+        assert!(events.iter().any(|line| line.to_string().contains(event)), "{event}: {ran:?}");
+    }
+    let again = platform.purge(&["dataset", &gone.to_string()]).await;
+    assert_eq!(again.code, 4, "{again:?}");
+    assert!(again.stderr.contains("there is no such dataset"), "{again:?}");
+    let verified = platform.world.program.run(&["history", "verify"]).await;
+    assert_eq!(verified.code, 0, "{verified:?}");
+    // The next audit sees neither an orphan nor a drop.
+    let audited = platform.world.audit().await;
+    assert_eq!(audited["groups"]["orphan"], 0, "{audited}");
+}
+
+#[tokio::test]
+async fn a_dry_run_lists_what_would_go_and_changes_nothing() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    let job = platform.job("completed", "synthetic_generation", &[id]).await;
+    let (before, rows) = (platform.world.contents().await, platform.all_rows().await);
+    let folders = platform.world.program.run_folders().len();
+    for target in [["dataset", &id.to_string()], ["job", &job.to_string()]] {
+        let ran = platform.world.program.run(&["purge", target[0], target[1], "--dry-run", "--json"]).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let preview = document(&ran);
+        let dependent = json!({ "heimdall.synthetic_iq_samples": 2, "heimdall.synthetic_training_samples": 2 });
+        assert_eq!(preview["dependent_rows"], dependent, "{preview}");
+        assert_eq!((&preview["objects"], &preview["bytes"]), (&json!(4), &json!(4)));
+        assert_eq!(preview["groups"][1], json!({ "prefix": prefix(1, id), "objects": 2, "bytes": 2 }));
+        let told = platform.world.program.run(&["purge", target[0], target[1], "-n"]).await;
+        assert!(told.stdout.contains(&format!("2 objects (2 B) under {}", prefix(0, id))), "{told:?}");
+    }
+    assert_eq!(platform.world.contents().await, before);
+    assert_eq!(platform.all_rows().await, rows);
+    assert_eq!(platform.world.program.run_folders().len(), folders, "a preview is no run");
+}
+
+#[tokio::test]
+async fn what_forbids_it_forbids_it_before_any_row() {
+    let mut platform = Platform::new().await;
+    let [held, used, free] =
+        [platform.dataset("iq_raw", 1).await, platform.dataset("iq_raw", 1).await, platform.dataset("iq_raw", 1).await];
+    platform.hold(held).await;
+    platform.model("detector-7", true, used).await;
+    platform.model("detector-6", false, free).await;
+    let (before, rows) = (platform.world.contents().await, platform.all_rows().await);
+    let refused = async |platform: &Platform, arguments: &[&str], code: i32, word: &str| {
+        for flag in ["--yes", "--dry-run"] {
+            let arguments: Vec<&str> = ["purge"].iter().chain(arguments).chain(&[flag]).copied().collect();
+            let ran = platform.world.program.run(&arguments).await;
+            assert_eq!(ran.code, code, "{ran:?}");
+            assert!(ran.stderr.contains(word), "{word}: {ran:?}");
+        }
+        assert_eq!(platform.world.contents().await, before);
+        assert_eq!(platform.all_rows().await, rows);
+    };
+    refused(&platform, &["dataset", &held.to_string()], 4, "a paper").await;
+    refused(&platform, &["dataset", &used.to_string()], 4, "detector-7").await;
+    refused(&platform, &["dataset", &Uuid::new_v4().to_string()], 4, "there is no such dataset").await;
+    refused(&platform, &["dataset", "no-uuid"], 2, "is no UUID").await;
+    let stop = platform.world.program.path("reports/STOP");
+    std::fs::write(&stop, "").expect("written");
+    refused(&platform, &["dataset", &free.to_string()], 4, "the stop file").await;
+    std::fs::remove_file(&stop).expect("removed");
+    platform
+        .edit_ledger(
+            "INSERT INTO latches SELECT 'synthetic', 'live_drop', run_id, '2026-01-01T00:00:00Z', json_extract(baseline, '$.observation'), 'rows fell' FROM baselines",
+        )
+        .await;
+    refused(&platform, &["dataset", &free.to_string()], 4, "live_drop").await;
+    platform.edit_ledger("DELETE FROM latches").await;
+    let url = platform.world.program.variables["ORPHAN_SWEEPER_PURGE_DATABASE_URL"].clone();
+    platform.world.program.unset("ORPHAN_SWEEPER_PURGE_DATABASE_URL");
+    refused(&platform, &["dataset", &free.to_string()], 2, "ORPHAN_SWEEPER_PURGE_DATABASE_URL").await;
+    platform.world.program.set("ORPHAN_SWEEPER_PURGE_DATABASE_URL", &url);
+    platform.world.program.unset("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__PURGE__JOB_TYPE");
+    refused(&platform, &["dataset", &free.to_string()], 2, "`[scope.purge]`").await;
+    platform.world.program.set_scope("PURGE__JOB_TYPE", "synthetic_generation");
+    // Nobody is asked here, so nothing goes without a yes.
+    let silent = platform.world.program.run(&["purge", "dataset", &free.to_string()]).await;
+    assert_eq!(silent.code, 2, "{silent:?}");
+    platform.purge_dataset(free).await;
+    assert!(!platform.names(free).await);
+}
+
+#[tokio::test]
+async fn a_dataset_whose_type_has_no_objects_loses_rows_only() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("feature_based", 1).await;
+    let summary = platform.purge_dataset(id).await;
+    assert_eq!(summary["deletion"], Value::Null, "{summary}");
+    assert!(!platform.names(id).await);
+    assert_eq!(platform.objects(id).await, [1, 1], "what lies there all the same is an orphan for the next sweep");
+}
+
+#[tokio::test]
+async fn the_last_dataset_of_the_platform_goes_too() {
+    let platform = Platform::without_ledger().await;
+    let id = platform.dataset("iq_raw", 1).await;
+    platform.world.audit().await;
+    platform.purge_dataset(id).await;
+    assert_eq!(platform.objects(id).await, [0, 0]);
+}
+
+#[tokio::test]
+async fn a_dataset_that_the_live_tables_do_not_have_stays() {
+    let mut platform = Platform::new().await;
+    platform
+        .world
+        .database
+        .execute(&format!(
+            "CREATE TABLE heimdall.others AS SELECT * FROM heimdall.synthetic_datasets;
+             GRANT SELECT ON heimdall.others TO {}",
+            platform.world.database.role
+        ))
+        .await;
+    let id = platform.dataset("iq_raw", 1).await;
+    platform.world.program.set_scope("LIVE__0__TABLE", "heimdall.others");
+    // Another table is another picture, which a person has to acknowledge first.
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(ran.stderr.contains("database_identity"), "{ran:?}");
+    platform.edit_ledger("DELETE FROM baselines").await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(ran.stderr.contains("none in the live tables"), "{ran:?}");
+    assert!(platform.names(id).await && platform.objects(id).await == [1, 1]);
+}
+
+#[tokio::test]
+async fn a_job_goes_with_the_datasets_that_it_made() {
+    let platform = Platform::new().await;
+    let (first, second) = (platform.dataset("iq_raw", 2).await, platform.dataset("feature_based", 0).await);
+    let other = platform.dataset("iq_raw", 1).await;
+    let job = platform.job("completed", "synthetic_generation", &[first, second]).await;
+    let before = platform.world.contents().await;
+    let ran = platform.purge(&["job", &job.to_string()]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let summary = document(&ran);
+    assert_eq!(summary["purge"]["job_id"], json!(job));
+    assert_eq!(summary["purge"]["rows_removed"], json!({ "heimdall.synthetic_datasets": 2 }));
+    assert_eq!(summary["deletion"]["deleted"], 4);
+    for id in [job, first, second] {
+        assert!(!platform.names(id).await);
+    }
+    assert!(platform.names(other).await);
+    assert_eq!(platform.world.contents().await, without(&before, &prefixes(first)));
+    let again = platform.purge(&["job", &job.to_string()]).await;
+    assert_eq!(again.code, 4, "{again:?}");
+}
+
+#[tokio::test]
+async fn a_job_leaves_its_datasets_where_they_are_kept() {
+    let platform = Platform::new().await;
+    let dataset = platform.dataset("iq_raw", 2).await;
+    let job = platform.job("failed", "synthetic_generation", &[dataset]).await;
+    let before = platform.world.contents().await;
+    let ran = platform.purge(&["job", &job.to_string(), "--keep-datasets"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(document(&ran)["purge"]["job"]["detached"], 1);
+    assert!(!platform.names(job).await && platform.names(dataset).await);
+    assert_eq!(platform.world.contents().await, before);
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_go_whole_changes_nothing() {
+    let platform = Platform::new().await;
+    let [free, held, used] =
+        [platform.dataset("iq_raw", 1).await, platform.dataset("iq_raw", 1).await, platform.dataset("iq_raw", 1).await];
+    let of_held = platform.job("running", "synthetic_generation", &[free, held]).await;
+    let of_used = platform.job("running", "synthetic_generation", &[used]).await;
+    let of_other = platform.job("completed", "training", &[]).await;
+    platform.hold(held).await;
+    platform.model("detector-7", true, used).await;
+    let (before, rows) = (platform.world.contents().await, platform.all_rows().await);
+    for (job, word) in [(of_held, "a paper"), (of_used, "detector-7"), (of_other, "`training`")] {
+        let ran = platform.purge(&["job", &job.to_string()]).await;
+        assert_eq!(ran.code, 4, "{ran:?}");
+        assert!(ran.stderr.contains(word), "{ran:?}");
+    }
+    assert_eq!(platform.world.contents().await, before);
+    assert_eq!(platform.all_rows().await, rows);
+    // Kept datasets may be held and in use.
+    let kept = platform.purge(&["job", &of_held.to_string(), "--keep-datasets"]).await;
+    assert_eq!(kept.code, 0, "{kept:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_still_runs_is_cancelled_and_a_failing_webhook_stops_nothing() {
+    let mut platform = Platform::new().await;
+    platform
+        .world
+        .database
+        .execute(
+            "CREATE TABLE heimdall.seen (status text);
+             CREATE FUNCTION heimdall.see() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
+               $$ BEGIN INSERT INTO heimdall.seen VALUES (OLD.status); RETURN OLD; END $$;
+             CREATE TRIGGER see BEFORE DELETE ON heimdall.training_jobs FOR EACH ROW EXECUTE FUNCTION heimdall.see()",
+        )
+        .await;
+    let told: Arc<parking_lot::Mutex<Vec<String>>> = Arc::default();
+    let hook = {
+        let told = told.clone();
+        webhook(told).await
+    };
+    for (url, is_told) in [(hook.as_str(), true), ("http://127.0.0.1:1/", false)] {
+        platform.world.program.set_scope("PURGE__CANCEL_WEBHOOK", url);
+        let dataset = platform.dataset("iq_raw", 1).await;
+        let job = platform.job("running", "synthetic_generation", &[dataset]).await;
+        let ran = platform.purge(&["job", &job.to_string()]).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(
+            document(&ran)["purge"]["job"],
+            json!({ "status": "running", "was_cancelled": true, "detached": 0 })
+        );
+        assert!(!platform.names(job).await);
+        assert_eq!(platform.objects(dataset).await, [0, 0]);
+        let bodies = std::mem::take(&mut *told.lock());
+        assert_eq!(
+            bodies.iter().filter(|body| body.contains(&job.to_string())).count(),
+            usize::from(is_told),
+            "{bodies:?}"
+        );
+        assert_eq!(ran.stderr.contains("could not be told"), !is_told, "{ran:?}");
+    }
+    let seen: Vec<String> = sqlx::query_scalar("SELECT status FROM heimdall.seen")
+        .fetch_all(&platform.world.database.pool)
+        .await
+        .expect("read");
+    assert_eq!(seen, ["cancelled", "cancelled"], "in the transaction that removed it");
+}
+
+/// Something that takes POST requests; gives its address.
+async fn webhook(told: Arc<parking_lot::Mutex<Vec<String>>>) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            loop {
+                let read = stream.read_buf(&mut request).await.unwrap_or(0);
+                if read == 0 || String::from_utf8_lossy(&request).contains("\r\n\r\n{") && request.ends_with(b"}") {
+                    break;
+                }
+            }
+            told.lock().push(String::from_utf8_lossy(&request).into_owned());
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await.ok();
+        }
+    });
+    format!("http://{address}/cancelled")
+}
+
+#[tokio::test]
+async fn a_row_that_comes_back_keeps_what_is_left() {
+    let mut platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 1500).await;
+    let store = platform.world.bucket.endpoint.clone();
+    let pool = platform.world.database.pool.clone();
+    let is_back = Arc::new(AtomicBool::new(false));
+    let gate = {
+        let is_back = is_back.clone();
+        Gate::open(&store, move |passing| {
+            let (pool, is_back) = (pool.clone(), is_back.clone());
+            async move {
+                if passing.is_batch_delete() && !is_back.swap(true, Ordering::SeqCst) {
+                    let insert = format!("INSERT INTO heimdall.synthetic_datasets (id) VALUES ('{id}')");
+                    sqlx::raw_sql(sqlx::AssertSqlSafe(insert)).execute(&pool).await.expect("inserted");
+                }
+            }
+        })
+        .await
+    };
+    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
+    let before = platform.world.contents().await.len();
+    // The endpoint is another than the baseline's, which is a target's matter and no purge's.
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert!(is_back.load(Ordering::SeqCst), "{ran:?}");
+    assert_eq!(ran.code, 5, "{ran:?}");
+    let left = platform.world.contents().await.len();
+    assert!(before - left <= 1000, "the one batch that was on its way: {} are gone", before - left);
+    let summary = document(&ran);
+    assert_eq!(summary["deletion"]["deleted"], json!(before - left), "{summary}");
+    // Every key that is not left is told.
+    let told = platform.world.program.csv("deletions.csv");
+    assert_eq!(told.iter().filter(|row| row["outcome"] == "deleted").count(), before - left);
+}
+
+#[tokio::test]
+async fn a_killed_purge_goes_on_with_the_same_command() {
+    let steps = [
+        "purge_before_intent",
+        "purge_intended",
+        "purge_committed",
+        "purge_rows_gone",
+        "before_intent",
+        "after_intent",
+        "before_send",
+        "after_send",
+        "after_outcome",
+        "before_verify",
+        "before_report",
+        "after_report",
+    ];
+    for step in steps {
+        let platform = Platform::without_ledger().await;
+        platform.world.live(0).await;
+        let id = platform.dataset("iq_raw", 2).await;
+        platform.world.audit().await;
+        killed_and_done_again(&platform, id, step).await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_purge_goes_on_with_a_ledger_in_postgres() {
+    for step in ["purge_intended", "purge_committed", "after_send"] {
+        let mut platform = Platform::without_ledger().await;
+        platform.keep_ledger_in_postgres();
+        platform.world.live(0).await;
+        let id = platform.dataset("iq_raw", 2).await;
+        platform.world.audit().await;
+        killed_and_done_again(&platform, id, step).await;
+    }
+}
+
+async fn killed_and_done_again(platform: &Platform, id: Uuid, step: &str) {
+    let before = platform.world.contents().await;
+    let arguments = ["purge", "dataset", &id.to_string(), "--yes", "--json"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", step, &arguments).await;
+    assert_eq!(killed.code, -9, "{step}: {killed:?}");
+    let has_rows = platform.names(id).await;
+    assert_eq!(has_rows, matches!(step, "purge_before_intent" | "purge_intended"), "{step}");
+    if has_rows {
+        assert_eq!(platform.world.contents().await, before, "{step}: rows first");
+    }
+    // A lease ends by itself.
+    let mut again = platform.purge(&["dataset", &id.to_string()]).await;
+    for _ in 0..200 {
+        if !again.stderr.contains("another process is purging it") {
+            break;
+        }
+        again = platform.purge(&["dataset", &id.to_string()]).await;
+    }
+    assert_eq!(again.code, 0, "{step}: {again:?}");
+    assert!(!platform.names(id).await, "{step}");
+    assert_eq!(platform.world.contents().await, without(&before, &prefixes(id)), "{step}");
+    let deletion = &document(&again)["deletion"];
+    assert_eq!((&deletion["requested"], &deletion["deleted"]), (&json!(4), &json!(4)), "{step}: {again:?}");
+    let verified = platform.world.program.run(&["history", "verify"]).await;
+    assert_eq!(verified.code, 0, "{step}: {verified:?}");
+    let over = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(over.code, 4, "{step}: {over:?}");
+}
+
+#[tokio::test]
+async fn a_transaction_that_nobody_can_vouch_for_removes_no_object() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_committed", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    // As after a recovery to a point in time: the number is one that the server has not given out.
+    platform.edit_ledger("UPDATE purges SET xid = 4000000000000").await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert_eq!(platform.objects(id).await, [2, 2], "doubt keeps");
+    // The same of a recorded database that is another one.
+    let other = platform.dataset("iq_raw", 2).await;
+    let arguments = ["purge", "dataset", &other.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    let edit = "UPDATE purges SET evidence = json_set(evidence, '$.anchor.identity.timeline', '0000000F') WHERE state = 'committed'";
+    platform.edit_ledger(edit).await;
+    let ran = platform.purge(&["dataset", &other.to_string()]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert_eq!(platform.objects(other).await, [2, 2], "doubt keeps");
+}
+
+#[tokio::test]
+async fn of_two_callers_one_wins_and_the_other_finds_nothing() {
+    let platform = Platform::new().await;
+    let dataset = platform.dataset("iq_raw", 50).await;
+    let made = platform.dataset("iq_raw", 50).await;
+    let job = platform.job("running", "synthetic_generation", &[made]).await;
+    let before = platform.world.contents().await;
+    for (kind, id, ids) in [("dataset", dataset, dataset), ("job", job, made)] {
+        let id = id.to_string();
+        let arguments = [kind, id.as_str()];
+        let (first, second, third) =
+            tokio::join!(platform.purge(&arguments), platform.purge(&arguments), platform.purge(&arguments));
+        let mut codes = [first.code, second.code, third.code];
+        codes.sort_unstable();
+        assert_eq!(codes, [0, 4, 4], "{first:?} {second:?} {third:?}");
+        for ran in [first, second, third].iter().filter(|ran| ran.code == 4) {
+            assert!(ran.stderr.contains(&format!("there is no such {kind}")), "{ran:?}");
+        }
+        assert_eq!(platform.objects(ids).await, [0, 0]);
+    }
+    let expected = without(&before, &[prefixes(dataset), prefixes(made)].concat());
+    assert_eq!(platform.world.contents().await, expected);
+}
+
+/// A sweep that waits in its listing until it is told to go on.
+async fn beside_a_sweep(mut platform: Platform) {
+    let [gone, orphan] = [platform.dataset("iq_raw", 3).await, platform.world.orphan(0).await];
+    let store = platform.world.bucket.endpoint.clone();
+    let (listing, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let gate = {
+        let (listing, go_on) = (listing.clone(), go_on.clone());
+        Gate::open(&store, move |passing| {
+            let (listing, go_on) = (listing.clone(), go_on.clone());
+            async move {
+                if passing.is_prefix_listing() && passing.number == 1 {
+                    listing.notify_one();
+                    go_on.notified().await;
+                }
+            }
+        })
+        .await
+    };
+    platform.world.program.set_scope("POLICY__APPROVAL", "automatic");
+    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
+    platform.world.settle().await;
+    let sweep = platform.world.program.start(&["sweep", "--json"]);
+    listing.notified().await;
+    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &store);
+    platform.purge_dataset(gone).await;
+    assert_eq!(platform.objects(gone).await, [0, 0], "it did not wait for the sweep");
+    go_on.notify_one();
+    let swept = Ran::wait(sweep).await;
+    let summary = swept.summary(0);
+    assert_eq!(summary["outcome"], "complete", "{swept:?}");
+    assert_eq!(summary["deletion"]["deleted"], 2, "{summary}");
+    assert_eq!(platform.objects(orphan).await, [0, 0]);
+    let history = platform.world.program.run(&["history", "--json"]).await;
+    assert!(!history.stdout.contains("its process died"), "{history:?}");
+    let verified = platform.world.program.run(&["history", "verify"]).await;
+    assert_eq!(verified.code, 0, "{verified:?}");
+}
+
+#[tokio::test]
+async fn a_purge_runs_beside_a_sweep_and_breaks_no_account() {
+    let platform = Platform::without_ledger().await;
+    for _ in 0..3 {
+        platform.world.live(0).await;
+    }
+    beside_a_sweep(with_first_ledger(platform).await).await;
+}
+
+#[tokio::test]
+async fn a_purge_runs_beside_a_sweep_on_a_ledger_in_postgres() {
+    let mut platform = Platform::without_ledger().await;
+    platform.keep_ledger_in_postgres();
+    platform.world.program.set("ORPHAN_SWEEPER_TEST_LEASE_MS", "60000");
+    for _ in 0..3 {
+        platform.world.live(0).await;
+    }
+    beside_a_sweep(with_first_ledger(platform).await).await;
+}
+
+/// A ledger that knows no baseline, so that an endpoint through a gate is no change of target.
+async fn with_first_ledger(platform: Platform) -> Platform {
+    let id = Uuid::new_v4();
+    let held =
+        platform.world.program.run(&["hold", "add", &id.to_string(), "--by", "ada", "--reason", "a ledger"]).await;
+    assert_eq!(held.code, 0, "{held:?}");
+    platform
+}
+
+#[tokio::test]
+async fn a_purge_of_most_rows_is_no_swapped_table_to_a_running_apply() {
+    let mut platform = Platform::without_ledger().await;
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        made.push(platform.dataset("iq_raw", 1).await);
+    }
+    platform.world.live(0).await;
+    let job = platform.job("completed", "synthetic_generation", &made).await;
+    let orphan = platform.world.orphan(0).await;
+    let store = platform.world.bucket.endpoint.clone();
+    let (at_uploads, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let is_open = Arc::new(AtomicBool::new(true));
+    let gate = {
+        let (at_uploads, go_on, is_open) = (at_uploads.clone(), go_on.clone(), is_open.clone());
+        Gate::open(&store, move |passing| {
+            let (at_uploads, go_on, is_open) = (at_uploads.clone(), go_on.clone(), is_open.clone());
+            async move {
+                // The first group that the apply lists: its own read of the rows is over.
+                if passing.is_group_listing() && !is_open.swap(true, Ordering::SeqCst) {
+                    at_uploads.notify_one();
+                    go_on.notified().await;
+                }
+            }
+        })
+        .await
+    };
+    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
+    platform.world.audit().await;
+    is_open.store(false, Ordering::SeqCst);
+    let plan = platform.world.plan_of_newest_audit();
+    let apply = platform.world.program.start(&["apply", &plan, "--yes", "--json"]);
+    at_uploads.notified().await;
+    let purged = platform.purge(&["job", &job.to_string()]).await;
+    assert_eq!(purged.code, 0, "{purged:?}");
+    go_on.notify_one();
+    let applied = Ran::wait(apply).await;
+    let summary = applied.summary(0);
+    assert_eq!(summary["deletion"]["deleted"], 2, "{applied:?}");
+    assert_eq!(platform.objects(orphan).await, [0, 0]);
+    let audited = platform.world.audit().await;
+    assert_eq!(audited["outcome"], "complete", "{audited}");
+}
+
+#[tokio::test]
+async fn rows_that_were_purged_are_no_drop_and_others_are() {
+    let platform = Platform::without_ledger().await;
+    let mut made = Vec::new();
+    for _ in 0..8 {
+        made.push(platform.dataset("iq_raw", 1).await);
+    }
+    let mut others = Vec::new();
+    for _ in 0..14 {
+        others.push(platform.world.live(0).await);
+    }
+    let job = platform.job("completed", "synthetic_generation", &made).await;
+    platform.world.audit().await;
+    let purged = platform.purge(&["job", &job.to_string()]).await;
+    assert_eq!(purged.code, 0, "{purged:?}");
+    let audited = platform.world.audit().await;
+    let reading = breaker(&audited, "live_drop");
+    assert!(!reading["tripped"].as_bool().expect("told"), "{reading}");
+    assert!(reading["message"].as_str().expect("told").contains("of which `purge` removed 8"), "{reading}");
+    // A purge before the baseline vouches for nothing after it.
+    for id in &others[..7] {
+        platform.world.database.delete(*id).await;
+    }
+    platform.world.settle().await;
+    let ran = platform.world.program.run(&["audit", "--json"]).await;
+    assert!(breaker(&ran.summary(4), "live_drop")["tripped"].as_bool().expect("told"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_purge_into_quarantine_is_brought_back_by_restore() {
+    let mut platform = Platform::new().await;
+    platform.world.program.set_scope("POLICY__DISPOSAL", "quarantine");
+    let id = platform.dataset("iq_raw", 3).await;
+    let before = platform.world.contents().await;
+    let summary = platform.purge_dataset(id).await;
+    assert_eq!(platform.objects(id).await, [0, 0]);
+    assert_eq!(summary["deletion"]["bytes_quarantined"], 6, "{summary}");
+    assert_eq!(summary["deletion"]["bytes_deleted"], 0);
+    let run = summary["run_id"].as_str().expect("a run");
+    let restored = platform.world.program.run(&["restore", "--run", run, "--yes", "--json"]).await;
+    assert_eq!(restored.summary(0)["restore"]["restored"], 6, "{restored:?}");
+    let after = platform.world.contents().await;
+    assert!(before.iter().all(|(key, tag)| after.get(key) == Some(tag)), "{after:?}");
+}
+
+#[tokio::test]
+async fn a_purge_of_a_versioned_bucket_marks_and_is_brought_back() {
+    let platform = Platform::new().await;
+    platform.world.bucket.set_versioning(BucketVersioningStatus::Enabled).await;
+    let id = platform.dataset("iq_raw", 2).await;
+    let summary = platform.purge_dataset(id).await;
+    assert_eq!((&summary["deletion"]["bytes_marked"], &summary["deletion"]["bytes_deleted"]), (&json!(4), &json!(0)));
+    assert_eq!(platform.objects(id).await, [0, 0]);
+    let run = summary["run_id"].as_str().expect("a run");
+    let restored = platform.world.program.run(&["restore", "--run", run, "--yes", "--json"]).await;
+    assert_eq!(restored.summary(0)["restore"]["restored"], 4, "{restored:?}");
+    assert_eq!(platform.objects(id).await, [2, 2]);
+}
+
+#[tokio::test]
+async fn a_stop_file_or_a_hold_that_appears_keeps_what_is_left() {
+    let mut platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 1).await;
+    let stop = platform.world.program.path("reports/STOP");
+    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    std::fs::write(&stop, "").expect("written");
+    let stopped = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(stopped.code, 4, "{stopped:?}");
+    assert_eq!(platform.objects(id).await, [1, 1]);
+    std::fs::remove_file(&stop).expect("removed");
+    let url = platform.world.program.variables["ORPHAN_SWEEPER_PURGE_DATABASE_URL"].clone();
+    platform.world.program.unset("ORPHAN_SWEEPER_PURGE_DATABASE_URL");
+    let done = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(done.code, 0, "its rows are gone already: {done:?}");
+    assert_eq!(platform.objects(id).await, [0, 0]);
+    platform.world.program.set("ORPHAN_SWEEPER_PURGE_DATABASE_URL", &url);
+    let held = platform.dataset("iq_raw", 1).await;
+    let arguments = ["purge", "dataset", &held.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    platform.hold(held).await;
+    let kept = platform.purge(&["dataset", &held.to_string()]).await;
+    assert_eq!(kept.code, 5, "{kept:?}");
+    assert_eq!(platform.objects(held).await, [1, 1]);
+    let over = platform.purge(&["dataset", &held.to_string()]).await;
+    assert_eq!(over.code, 4, "what is left is an orphan: {over:?}");
+}
+
+#[tokio::test]
+async fn a_statement_that_does_not_fit_is_named_before_anything_is_changed() {
+    let mut platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 1).await;
+    let rows = platform.all_rows().await;
+    let statement = |platform: &mut Platform, key: &str, sql: &str| {
+        platform.world.program.set_scope(&format!("PURGE__STATEMENTS__{key}"), sql);
+    };
+    statement(&mut platform, "DELETE_JOB", "DELETE FROM heimdall.jobs WHERE id = $1");
+    statement(
+        &mut platform,
+        "CANCEL_JOB",
+        "UPDATE heimdall.synthetic_iq_samples SET dataset_id = dataset_id WHERE dataset_id = $1",
+    );
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 2, "{ran:?}");
+    for word in ["statements.delete_job", "statements.cancel_job", "permission denied"] {
+        assert!(ran.stderr.contains(word), "{word}: {ran:?}");
+    }
+    assert_eq!(platform.all_rows().await, rows);
+    platform.world.program.unset("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__PURGE__STATEMENTS__DELETE_JOB");
+    platform.world.program.unset("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__PURGE__STATEMENTS__CANCEL_JOB");
+    // One that removes more than the row that was locked is rolled back.
+    statement(&mut platform, "DELETE_DATASET", "DELETE FROM heimdall.synthetic_datasets WHERE id = $1 OR name IS NULL");
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("changed 11 rows where 1 were found"), "{ran:?}");
+    assert_eq!(platform.all_rows().await, rows);
+    assert_eq!(platform.objects(id).await, [1, 1]);
+}
+
+#[tokio::test]
+async fn doctor_has_every_statement_planned_and_explain_tells_who_purged() {
+    let mut platform = Platform::new().await;
+    let doctor = platform.world.program.run(&["doctor"]).await;
+    assert!(doctor.stdout.contains("every statement fits the schema and the rights of its role"), "{doctor:?}");
+    let id = platform.dataset("iq_raw", 1).await;
+    platform.purge_dataset(id).await;
+    let explained = platform.world.program.run(&["explain", &id.to_string(), "--json"]).await;
+    assert!(explained.stdout.contains("a person had it purged with its rows"), "{explained:?}");
+    platform.world.program.set_scope("PURGE__STATEMENTS__DELETE_JOB", "DELETE FROM training_jobs WHERE id = $1");
+    let doctor = platform.world.program.run(&["doctor"]).await;
+    assert_eq!(doctor.code, 2, "{doctor:?}");
+    assert!(doctor.stdout.contains("statements.delete_job"), "unqualified: {doctor:?}");
+}
+
+#[tokio::test]
+async fn serve_goes_on_with_a_purge_that_was_left() {
+    let mut platform = Platform::without_ledger().await;
+    platform.world.live(0).await;
+    let id = platform.dataset("iq_raw", 2).await;
+    platform.world.audit().await;
+    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_committed", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    // The daemon ends by itself after the one thing that it had to do.
+    platform.world.program.set("ORPHAN_SWEEPER_TEST_KILL_BY", "SIGTERM");
+    let served = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "after_report", &["serve"]).await;
+    assert_eq!(served.code, 0, "{served:?}");
+    assert!(!platform.names(id).await);
+    assert_eq!(platform.objects(id).await, [0, 0]);
+}

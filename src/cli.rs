@@ -128,8 +128,10 @@ pub enum Command {
         #[arg(short, long, global = true)]
         yes: bool,
     },
-    /// Run every scope on its schedule until stopped
-    #[command(after_help = "Example:\n  orphan-sweeper serve --log-format json")]
+    /// Run every scope on its schedule, and answer the HTTP API, until stopped
+    #[command(
+        after_help = "The API listens at [serve] listen, 127.0.0.1:8080 by default; its description is at /api/v1/openapi.json.\n\nExamples:\n  orphan-sweeper serve --log-format json\n  curl http://127.0.0.1:8080/readyz\n  curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:8080/api/v1/scopes"
+    )]
     Serve,
     /// Show what happened
     #[command(
@@ -178,6 +180,12 @@ pub enum Command {
         /// Why it may go on
         #[arg(long, value_name = "TEXT")]
         reason: String,
+    },
+    /// Make, list and revoke what callers of the HTTP API show
+    Token {
+        /// What to do
+        #[command(subcommand)]
+        action: TokenAction,
     },
     /// Check configuration, rights, clocks and server behaviour, read-only
     #[command(
@@ -339,6 +347,32 @@ pub enum HoldAction {
     /// Show the protected ids of every source
     #[command(after_help = "Example:\n  orphan-sweeper hold list --json")]
     List,
+}
+
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenAction {
+    /// Make a token; stdout is the token alone, and it is shown this once
+    #[command(
+        after_help = "read     looks at scopes, runs, findings, plans and reports\napprove  also decides on plans, holds ids, acknowledges breakers and starts runs\ndelete   also deletes datasets and jobs of the platform, and decides on nothing\n\nExample:\n  TOKEN=$(orphan-sweeper token create --name ada --scope approve)"
+    )]
+    Create {
+        /// Who or what uses it: decisions made with it bear this name
+        #[arg(long, value_name = "NAME")]
+        name: String,
+        /// What it may be used for
+        #[arg(long, value_name = "SCOPE", value_parser = ["read", "approve", "delete"])]
+        scope: String,
+    },
+    /// Show whose tokens there are, and when each was last used
+    #[command(after_help = "Example:\n  orphan-sweeper token list --json")]
+    List,
+    /// Let a token count no longer, from the next request on
+    #[command(after_help = "Example:\n  orphan-sweeper token revoke ada")]
+    Revoke {
+        /// Its name
+        name: String,
+    },
 }
 
 /// What can be done with the history.

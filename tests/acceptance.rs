@@ -1,5 +1,6 @@
 //! The promises of the program, kept on real MinIO and real Postgres; `tests/run` starts both.
 
+mod api;
 mod backfill;
 mod bars;
 mod clocks;
@@ -18,6 +19,7 @@ mod least_privilege;
 mod ledger;
 mod main_path;
 mod plans;
+mod platform_api;
 mod purge;
 mod races;
 mod reports;

@@ -114,14 +114,15 @@ async fn health_counts_from_the_first_start_and_ends_with_the_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn serve_without_a_schedule_says_what_to_write() {
-    let world = World::new().await;
+async fn serve_without_a_schedule_and_without_the_api_says_what_to_write() {
+    let mut world = World::new().await;
+    world.program.set("ORPHAN_SWEEPER__SERVE__LISTEN", "off");
     let config = world.program.path("config.toml");
     let text = std::fs::read_to_string(&config).expect("read");
     std::fs::write(&config, text.split("[scope.schedule]").next().expect("a part")).expect("written");
     let ran = world.program.run(&["serve"]).await;
     assert_eq!(ran.code, 2);
-    assert!(ran.stderr.contains("[scope.schedule]"), "{ran:?}");
+    assert!(ran.stderr.contains("[scope.schedule]") && ran.stderr.contains("[serve] listen"), "{ran:?}");
 }
 
 /// A planned group of 3,500 objects behind a gate that tells when the first batch passes, and holds it until told.

@@ -239,7 +239,12 @@ pub(super) async fn acknowledge(
         only_scope(&config, global)?;
     }
     for (scope, latch) in &found {
-        ledger.acknowledge(&scope.name, latch, by, reason, host.clock.now()).await?;
+        if !ledger.acknowledge(&scope.name, latch, by, reason, host.clock.now()).await? {
+            return Err(CommandError::usage(
+                format!("`{breaker}` of the scope `{}` was tripped anew or acknowledged meanwhile", scope.name),
+                "`orphan-sweeper history` shows what waits now",
+            ));
+        }
         if global.json {
             print_json(
                 &json!({ "acknowledged": breaker, "scope": scope.name, "run_id": latch.run_id, "by": by, "reason": reason, "message": latch.message }),

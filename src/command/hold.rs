@@ -30,7 +30,7 @@ pub(super) async fn hold(global: &Global, host: &Host, action: HoldAction) -> Re
 }
 
 /// Reads an id in any spelling.
-pub(super) fn read_id(text: &str) -> Result<DatasetId, CommandError> {
+pub(crate) fn read_id(text: &str) -> Result<DatasetId, CommandError> {
     DatasetId::parse_lenient(text).ok_or_else(|| {
         CommandError::usage(
             format!("`{}` is no UUID", visible(text)),
@@ -85,7 +85,8 @@ async fn add(global: &Global, host: &Host, config: &Config, placed: Placed) -> R
     Ok(Exit::Done)
 }
 
-fn read_end(text: &str, now: Timestamp) -> Result<Timestamp, CommandError> {
+/// Reads when a hold ends, which must lie ahead.
+pub(crate) fn read_end(text: &str, now: Timestamp) -> Result<Timestamp, CommandError> {
     let hint = "write a date such as 2027-01-31, which is held to its end, or a time such as 2027-01-31T12:00:00Z";
     let until = read_until(text)
         .ok_or_else(|| CommandError::usage(format!("`{}` is neither a date nor a time", visible(text)), hint))?;
@@ -128,9 +129,9 @@ async fn remove(
 }
 
 /// A hold and, for the ledger's, when it was placed.
-struct Shown {
-    hold: Hold,
-    placed_at: Option<Timestamp>,
+pub(crate) struct Shown {
+    pub(crate) hold: Hold,
+    pub(crate) placed_at: Option<Timestamp>,
 }
 
 async fn list(global: &Global, host: &Host, config: &Config) -> Result<Exit, CommandError> {
@@ -155,14 +156,24 @@ async fn list(global: &Global, host: &Host, config: &Config) -> Result<Exit, Com
 
 /// The holds of every source; the ended ones too, but for those that a person removed.
 async fn gather(host: &Host, config: &Config, scope: &Scope, now: Timestamp) -> Result<Vec<Shown>, CommandError> {
-    let elsewhere = |hold: Hold| Shown { hold, placed_at: None };
-    let mut holds = Vec::new();
     // Without a ledger nothing is held by it.
     let ledger = match Ledger::open(&ledger_place(config, host)?, Absence::Refuse, now).await {
         Ok(ledger) => Some(ledger),
         Err(RecordError::Absent(_)) => None,
         Err(error) => return Err(error.into()),
     };
+    gather_with(ledger.as_ref(), host, config, scope).await
+}
+
+/// The holds of every source, the ledger's too where there is one.
+pub(crate) async fn gather_with(
+    ledger: Option<&Ledger>,
+    host: &Host,
+    config: &Config,
+    scope: &Scope,
+) -> Result<Vec<Shown>, CommandError> {
+    let elsewhere = |hold: Hold| Shown { hold, placed_at: None };
+    let mut holds = Vec::new();
     if let Some(ledger) = ledger {
         let rows: Vec<HoldRow> = ledger.hold_rows(&scope.name, None).await?;
         let kept = rows.into_iter().filter(|row| row.removed_at.is_none());

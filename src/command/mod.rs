@@ -4,11 +4,12 @@
 
 mod explain;
 mod history;
-mod hold;
-mod plan;
+pub(crate) mod hold;
+pub(crate) mod plan;
 mod purge;
 mod restore;
 mod runs;
+mod token;
 mod verify;
 
 use std::ffi::OsString;
@@ -230,6 +231,7 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
         Command::Plan { action } => plan::plan(&global, host, action).await,
         Command::Hold { action } => hold::hold(&global, host, action).await,
         Command::Ack { breaker, by, reason } => history::acknowledge(&global, host, &breaker, &by, &reason).await,
+        Command::Token { action } => token::token(&global, host, action).await,
         Command::Doctor { probe } => doctor::doctor(&global, host, probe).await,
         Command::Ledger { action: LedgerAction::Backup { file } } => {
             let config = load(&global, host)?;

@@ -32,10 +32,10 @@ pub(super) async fn plan(global: &Global, host: &Host, action: PlanAction) -> Re
 }
 
 /// A plan with what the ledger knows of it.
-struct Known {
-    plan: VerifiedPlan,
+pub(crate) struct Known {
+    pub(crate) plan: VerifiedPlan,
     row: PlanRow,
-    history: Vec<Decision>,
+    pub(crate) history: Vec<Decision>,
     decisions: Decisions,
     approval: Option<Approval>,
     now: Timestamp,
@@ -70,7 +70,13 @@ fn refused(message: String, hint: &str) -> CommandError {
 }
 
 impl Known {
-    async fn of(ledger: &Ledger, config: &Config, plan: VerifiedPlan, now: Timestamp) -> Result<Self, CommandError> {
+    /// What the ledger knows of `plan`, which it must have issued.
+    pub(crate) async fn of(
+        ledger: &Ledger,
+        config: &Config,
+        plan: VerifiedPlan,
+        now: Timestamp,
+    ) -> Result<Self, CommandError> {
         let row = ledger.plan(&plan.hash.to_string()).await?.ok_or_else(|| {
             refused(
                 format!(
@@ -126,7 +132,8 @@ impl Known {
         }
     }
 
-    fn document(&self, all: bool) -> Value {
+    /// It as JSON, with its largest groups or all of them.
+    pub(crate) fn document(&self, all: bool) -> Value {
         let plan = &self.plan.plan;
         let shown = if all { plan.groups.len() } else { SHOWN };
         let groups: Vec<Value> =
@@ -144,7 +151,8 @@ impl Known {
         })
     }
 
-    fn group_document(&self, group: &PlanGroup) -> Value {
+    /// One of its groups as JSON, with what was decided on it.
+    pub(crate) fn group_document(&self, group: &PlanGroup) -> Value {
         let mut document = serde_json::to_value(group).expect("a group has only serializable fields");
         let decision = self.decisions.on(group.id);
         document["decision"] = json!(decision.map(|decision| decision.ruling.as_str()));
@@ -157,7 +165,7 @@ impl Known {
     }
 
     /// The groups, those with the most bytes first.
-    fn largest(&self) -> Vec<&PlanGroup> {
+    pub(crate) fn largest(&self) -> Vec<&PlanGroup> {
         let mut groups: Vec<&PlanGroup> = self.plan.plan.groups.iter().collect();
         groups.sort_by(|a, b| (b.bytes, &a.prefix).cmp(&(a.bytes, &b.prefix)));
         groups
@@ -280,7 +288,7 @@ fn amount(totals: PlanTotals) -> String {
 }
 
 /// A decision as JSON shows it.
-pub(super) fn decision_document(decision: &Decision) -> Value {
+pub(crate) fn decision_document(decision: &Decision) -> Value {
     json!({
         "number": decision.number, "scope": decision.scope, "plan_hash": decision.plan_hash, "id": decision.id,
         "decision": decision.ruling.as_str(), "by": decision.by, "reason": decision.reason, "at": decision.at
@@ -307,21 +315,11 @@ async fn decide(
 ) -> Result<Exit, CommandError> {
     let now = host.clock.now();
     let DecisionArguments { plan, id, by, reason } = arguments;
-    check_named("a decision", by, reason)?;
     let ids: BTreeSet<DatasetId> = id.iter().map(|id| read_id(id)).collect::<Result<_, _>>()?;
     let ids: Vec<DatasetId> = ids.into_iter().collect();
+    check_named("a decision", by, reason)?;
     let (ledger, plan) = named(global, host, config, plan).await?;
-    check_named_in(&ids, &plan)?;
-    let row = check_issued(&ledger, &plan).await?;
-    if is_past(&plan, row.state, now) {
-        return Err(refused(
-            format!("the plan expired at {}", time(plan.plan.expires_at)),
-            "make a new plan with `orphan-sweeper audit`",
-        ));
-    }
-    let decision = NewDecision { plan: &plan.plan, hash: plan.hash, ids: &ids, ruling, by, reason, at: now };
-    ledger.decide(&decision).await?;
-    let known = Known::of(&ledger, config, plan, now).await?;
+    let known = record_decision(&ledger, config, plan, Wish { ids: &ids, ruling, by, reason }, now).await?;
     if global.json {
         print_json(&known.document(false));
         return Ok(Exit::Done);
@@ -335,6 +333,41 @@ async fn decide(
     let (word, hash) = (ruling.as_str(), &known.row.hash);
     print_text(&format!("{word}: {what} {hash}, by {}: {}\n{words}\n{command}", visible(by), visible(reason)));
     Ok(Exit::Done)
+}
+
+/// What a person decides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish<'w> {
+    /// The ids that it is about; empty: the whole plan.
+    pub(crate) ids: &'w [DatasetId],
+    /// What is decided.
+    pub(crate) ruling: Ruling,
+    /// By whom.
+    pub(crate) by: &'w str,
+    /// Why.
+    pub(crate) reason: &'w str,
+}
+
+/// Records what a person decides on `plan`, where it can still be decided on; gives what is known of it then.
+pub(crate) async fn record_decision(
+    ledger: &Ledger,
+    config: &Config,
+    plan: VerifiedPlan,
+    wish: Wish<'_>,
+    now: Timestamp,
+) -> Result<Known, CommandError> {
+    let Wish { ids, ruling, by, reason } = wish;
+    check_named_in(ids, &plan)?;
+    let row = check_issued(ledger, &plan).await?;
+    if is_past(&plan, row.state, now) {
+        return Err(refused(
+            format!("the plan expired at {}", time(plan.plan.expires_at)),
+            "make a new plan with `orphan-sweeper audit`",
+        ));
+    }
+    let decision = NewDecision { plan: &plan.plan, hash: plan.hash, ids, ruling, by, reason, at: now };
+    ledger.decide(&decision).await?;
+    Known::of(ledger, config, plan, now).await
 }
 
 /// A decision on an id that the plan does not name would decide nothing.

@@ -9,6 +9,7 @@ mod quarantine;
 mod reader;
 mod scope;
 pub mod secrets;
+mod serve;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ pub use reader::parse_size;
 use reader::{Placed, Problems, Reader};
 use scope::Claim;
 pub use scope::{Approval, Disposal, Limits, LiveTable, Policy, Schedule, ScheduledCommand, Scope, TableName, quote};
+pub use serve::Serve;
 pub use tree::Problem;
 
 /// A second, in [`Duration`]s that are written in days.
@@ -47,6 +49,8 @@ pub struct Config {
     pub reports_keep: Duration,
     /// While this file exists, no delete request is sent. Source: `deletion.stop_file`.
     pub stop_file: PathBuf,
+    /// The HTTP API of `serve`.
+    pub serve: Serve,
     /// The audits, in the order of the file.
     pub scopes: Vec<Scope>,
 }
@@ -206,10 +210,10 @@ fn read(mut root: Reader<'_>, path: &Path, variables: &Variables, problems: &Pro
     let stop_file = folder.file_or(table.text("stop_file", "the path of a file"), "reports/STOP");
     table.finish();
 
-    root.reserved("serve", "the HTTP interface");
+    let serve = serve::read(root.table("serve"));
     let scopes = read_scopes(&mut root, &folder, problems);
     root.finish();
-    Some(Config { store: store?, database, ledger, reports_directory, reports_keep, stop_file, scopes: scopes? })
+    Some(Config { store: store?, database, ledger, reports_directory, reports_keep, stop_file, serve, scopes: scopes? })
 }
 
 /// The folder of the configuration file, which relative paths resolve against.

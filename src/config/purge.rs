@@ -24,7 +24,6 @@ pub struct Purge {
     /// Types of datasets that have objects. Source: `types_with_objects`.
     pub types_with_objects: Vec<String>,
     /// Whether a job takes its datasets with it where the caller does not say. Source: `delete_dataset`.
-    #[allow(dead_code, reason = "for whoever answers a caller")]
     pub deletes_datasets: bool,
     /// Told of a job that was cancelled. Source: `cancel_webhook`.
     pub cancel_webhook: Option<Url>,

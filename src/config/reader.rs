@@ -253,15 +253,6 @@ impl<'p> Reader<'p> {
         Some(Placed { value: texts, place: node.place, key: path })
     }
 
-    /// Refuses a key that a later version gives a meaning to.
-    pub fn reserved(&mut self, key: &'static str, meaning: &str) {
-        let path = self.key(key);
-        if let Some(node) = self.take(key) {
-            let message = format!("is reserved for {meaning}, which this version does not have; remove it");
-            self.problems.add(&node.place, path, message);
-        }
-    }
-
     /// Reports every key that nothing took.
     pub fn finish(self) {
         for (key, node) in &self.table {

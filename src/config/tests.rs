@@ -144,7 +144,7 @@ mod defaults {
     /// The keys of the committed file that have a default: those that it does not call required or without one.
     const DEFAULTED: &str = "region path_style path directory keep stop_file id id_column missing_after grace min_sightings \
         min_sighting_span plan_expires approval max_orphan_share max_orphan_groups max_objects max_bytes \
-        max_foreign_share max_live_drop min_overlap small timezone command [ledger] [reports] [deletion]";
+        max_foreign_share max_live_drop min_overlap small timezone command listen max_body request_timeout [ledger] [reports] [deletion] [serve]";
 
     #[test]
     fn what_the_committed_file_calls_a_default_may_be_left_out() {
@@ -182,6 +182,8 @@ mod defaults {
             config.store.delete_credentials.secret_key.as_deref(),
             Some(Path::new("/run/secrets/s3_delete_secret_key"))
         );
+        assert_eq!(config.serve.hosts, ["sweeper.example.org"]);
+        assert_eq!(config.serve.origins, ["https://console.example.org"]);
         assert!(config.scopes[0].policy.unsafe_short_grace);
         assert_eq!(config.scopes[0].uploads.abort_after, Some(DAY * 7));
         assert_eq!(config.scopes[0].capacity, Some(500_000_000_000));
@@ -663,10 +665,32 @@ mod unknown_and_reserved {
     }
 
     #[test]
-    fn a_key_of_a_later_version_is_refused() {
-        let problem = only_problem(&format!("{COMMITTED}\n[serve]\nlisten = \"127.0.0.1:8080\"\n"));
-        assert_eq!(problem.key, "serve");
-        assert!(problem.message.contains("is reserved for the HTTP interface"), "{}", problem.message);
+    fn the_api_listens_on_loopback_by_default_and_every_wrong_value_is_told() {
+        let config = parse(COMMITTED, Path::new("config.toml"), &Variables::new()).expect("a configuration");
+        assert_eq!(config.serve.listen, Some("127.0.0.1:8080".parse().expect("an address")));
+        let off = parse(&with_serve("listen = \"off\""), Path::new("config.toml"), &Variables::new());
+        assert_eq!(off.expect("a configuration").serve.listen, None);
+        for (line, key, says) in [
+            ("listen = \"8080\"", "listen", "is no address with a port"),
+            ("listen = \"localhost:8080\"", "listen", "is no address with a port"),
+            ("listen = 8080", "listen", "is a whole number; write an address such as"),
+            ("hosts = [\"sweeper.example.org:8080\"]", "hosts", "write a host name without a port"),
+            ("origins = [\"https://example.org/page\"]", "origins", "write scheme, host and port of a page"),
+            ("max_body = \"1GiB\"", "max_body", "is not between 1KiB and 16MiB"),
+            ("request_timeout = \"0s\"", "request_timeout", "is no time at all"),
+            ("port = 8080", "port", "is no known key"),
+        ] {
+            let problem = only_problem(&with_serve(line));
+            assert_eq!(problem.key, format!("serve.{key}"), "{line}");
+            assert!(problem.message.contains(says), "{line}: {}", problem.message);
+        }
+    }
+
+    /// The committed configuration with only this line in `[serve]`.
+    fn with_serve(line: &str) -> String {
+        let (before, after) = COMMITTED.split_once("[serve]\n").expect("a section");
+        let rest = after.split_once("\n[[scope]]").expect("scopes").1;
+        format!("{before}[serve]\n{line}\n\n[[scope]]{rest}")
     }
 
     #[test]
@@ -1018,15 +1042,6 @@ mod environment {
                 (Place::Variable(name.into()), dotted, message)
             );
         }
-    }
-
-    #[test]
-    fn a_reserved_name_is_refused_there_too() {
-        let problem = only_problem_of(&[("ORPHAN_SWEEPER__SERVE__LISTEN", "0.0.0.0:80")]);
-        assert_eq!(
-            (problem.place, problem.key.as_str()),
-            (Place::Variable("ORPHAN_SWEEPER__SERVE__LISTEN".into()), "serve")
-        );
     }
 
     #[test]

@@ -102,7 +102,8 @@ impl Ledger {
     }
 
     /// Acknowledges a latch, on record: what it observed becomes the baseline, unless a good scan came after it, whose
-    /// observation then already is.
+    /// observation then already is. Says whether the latch still was what was acknowledged: where another run tripped it since,
+    /// or another person acknowledged it, nothing is changed.
     pub async fn acknowledge(
         &self,
         scope: &str,
@@ -110,10 +111,15 @@ impl Ledger {
         by: &str,
         reason: &str,
         at: Timestamp,
-    ) -> Result<(), RecordError> {
+    ) -> Result<bool, RecordError> {
         const STEP: &str = "acknowledge a breaker";
         let before = self.baseline(scope).await?;
         let mut transaction = self.begin(STEP).await?;
+        let delete = "DELETE FROM latches WHERE scope = $1 AND breaker = $2 AND run_id = $3";
+        let delete = statement(STEP, delete).bind(scope).bind(latch.breaker.as_str()).bind(&latch.run_id);
+        if delete.run(&mut transaction).await? == 0 {
+            return Ok(false);
+        }
         let overtaken = "SELECT good.number > tripped.number AS is_overtaken FROM baselines \
                          JOIN runs AS good ON good.run_id = baselines.run_id \
                          JOIN runs AS tripped ON tripped.run_id = $2 WHERE baselines.scope = $1";
@@ -143,10 +149,9 @@ impl Ledger {
             .await?
             .get("number")?;
         note(&mut transaction, &ACKNOWLEDGEMENTS, "given", &number.to_string()).await?;
-        let delete = "DELETE FROM latches WHERE scope = $1 AND breaker = $2";
-        statement(STEP, delete).bind(scope).bind(latch.breaker.as_str()).run(&mut transaction).await?;
         note(&mut transaction, &LATCHES, "cleared", &subject(scope, latch.breaker)).await?;
-        transaction.commit(STEP).await
+        transaction.commit(STEP).await?;
+        Ok(true)
     }
 
     /// Every acknowledgement, the newest first.

@@ -20,10 +20,11 @@ mod schedules;
 mod schema;
 mod sightings;
 mod sql;
+mod tokens;
 mod undos;
 
 pub use aborts::AbortIntent;
-pub use breakers::Latch;
+pub use breakers::{Acknowledgement, Latch};
 pub use chain::{ChainFault, KnownHead, Verified};
 pub use decisions::NewDecision;
 pub use holds::HoldRow;
@@ -31,11 +32,12 @@ pub use journal::{DeletionTotals, Intent, KeyOutcome};
 pub use ledger::{Absence, Ledger, RecordError};
 pub use lock::{LockError, RunLock};
 pub use parts::{Part, PartOf, StepTotals, Steps};
-pub use plans::{PlanRow, PlanState};
+pub use plans::{PlanListing, PlanRow, PlanState};
 pub use purges::{PurgeEvidence, PurgeRow, PurgeState, PurgeSubject, PurgedDataset, PurgedJob};
 pub use refused::{GHOST, OBJECT_LOCK, REFUSED};
 pub use runs::{RunEnd, RunRow, RunStart};
 pub use sightings::ScanDelta;
+pub use tokens::{TokenRow, TokenScope};
 pub use undos::{Undo, UndoKind};
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::ledger::{Ledger, RecordError};
 use super::sql::{Row, statement};
 use crate::decide::breakers::{Allowance, Allowances, Breaker};
 use crate::model::{RunId, Sha256Hash, Timestamp};
-use crate::plan::DeletePlan;
+use crate::plan::{DeletePlan, PlanTotals};
 
 /// Where a plan stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,8 @@ impl PlanState {
         }
     }
 
-    fn named(name: &str) -> Option<Self> {
+    /// The one of that word.
+    pub fn named(name: &str) -> Option<Self> {
         [Self::Open, Self::Applying, Self::Closed].into_iter().find(|state| state.as_str() == name)
     }
 }
@@ -47,6 +48,25 @@ pub struct PlanRow {
     pub state: PlanState,
     /// Where its file was written.
     pub path: String,
+}
+
+/// A plan among others, with how much it lets go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanListing {
+    /// Its hash.
+    pub hash: String,
+    /// Its scope.
+    pub scope: String,
+    /// The run that made it.
+    pub run_id: String,
+    /// When.
+    pub created_at: Timestamp,
+    /// When it can no longer be applied.
+    pub expires_at: Timestamp,
+    /// Where it stands.
+    pub state: PlanState,
+    /// How much it lets go.
+    pub totals: PlanTotals,
 }
 
 impl Ledger {
@@ -80,6 +100,44 @@ impl Ledger {
         let rows = statement("read a plan", select).bind(hash).all(&self.database).await?;
         let [row] = rows.as_slice() else { return Ok(None) };
         read_plan(row).map(Some)
+    }
+
+    /// The plans that were made before the one of the hash `before`, or all, the newest first; of one scope and in one state, or
+    /// of all.
+    pub async fn plans_before(
+        &self,
+        scope: Option<&str>,
+        state: Option<PlanState>,
+        before: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<PlanListing>, RecordError> {
+        let select = "SELECT * FROM plans WHERE ($1 IS NULL OR scope = $1) AND ($2 IS NULL OR state = $2) \
+                      AND ($3 IS NULL OR (run_id, hash) < (SELECT run_id, hash FROM plans WHERE hash = $3)) \
+                      ORDER BY run_id DESC, hash DESC LIMIT $4";
+        let rows = statement("list the plans", select)
+            .bind(scope)
+            .bind(state.map(PlanState::as_str))
+            .bind(before)
+            .bind(limit)
+            .all(&self.database)
+            .await?;
+        let read = |row: &Row| {
+            let plan = read_plan(row)?;
+            Ok(PlanListing {
+                hash: plan.hash,
+                scope: plan.scope,
+                run_id: row.get("run_id")?,
+                created_at: row.get("created_at")?,
+                expires_at: row.get("expires_at")?,
+                state: plan.state,
+                totals: PlanTotals {
+                    groups: row.count("group_count")?,
+                    objects: row.count("object_count")?,
+                    bytes: row.count("size_bytes")?,
+                },
+            })
+        };
+        rows.iter().map(read).collect()
     }
 
     /// The plans of a scope that can still be applied at `now`, the oldest first.

@@ -145,8 +145,19 @@ impl Ledger {
 
     /// The newest runs first, of one scope or of all.
     pub async fn runs(&self, scope: Option<&str>, limit: u32) -> Result<Vec<RunRow>, RecordError> {
-        let select = "SELECT * FROM runs WHERE $1 IS NULL OR scope = $1 ORDER BY number DESC LIMIT $2";
-        let rows = statement("read the runs", select).bind(scope).bind(limit).all(&self.database).await?;
+        self.older_runs(scope, None, limit).await
+    }
+
+    /// The runs that were noted before `before`, or all, the newest first, of one scope or of all.
+    pub async fn older_runs(
+        &self,
+        scope: Option<&str>,
+        before: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, RecordError> {
+        let select = "SELECT * FROM runs WHERE ($1 IS NULL OR scope = $1) \
+                      AND ($2 IS NULL OR number < (SELECT number FROM runs WHERE run_id = $2)) ORDER BY number DESC LIMIT $3";
+        let rows = statement("read the runs", select).bind(scope).bind(before).bind(limit).all(&self.database).await?;
         rows.iter().map(Row::read).collect()
     }
 

@@ -277,6 +277,66 @@ fn is_report_file(name: &str) -> bool {
     is_part || REPORT_FILES.contains(&name)
 }
 
+/// A finished file of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FinishedFile {
+    /// Its name.
+    pub name: String,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// The finished files of `run`, by name; none where its folder is gone.
+///
+/// - Errors: [`FolderError`].
+pub fn finished_files(reports: &Path, scope: &str, run: Uuid) -> Result<Vec<FinishedFile>, FolderError> {
+    let path = reports.join(scope).join(run.to_string());
+    let entries = match std::fs::read_dir(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(FolderError::at(&path))?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(FolderError::at(&path))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        // No link is followed: the status is the entry's own.
+        let status = entry.metadata().map_err(FolderError::at(&path))?;
+        if status.is_file() && is_finished(&name) {
+            files.push(FinishedFile { name, size_bytes: status.len() });
+        }
+    }
+    files.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(files)
+}
+
+/// Opens a finished file of `run` to read it; none where there is no such file, or its name is that of no report's file. No link is
+/// followed.
+///
+/// - Errors: [`FolderError`].
+pub fn open_finished(reports: &Path, scope: &str, run: Uuid, name: &str) -> Result<Option<File>, FolderError> {
+    let path = reports.join(scope).join(run.to_string()).join(name);
+    if !is_finished(name) {
+        return Ok(None);
+    }
+    let folder = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(reports, folder - OFlags::NOFOLLOW, Mode::empty())
+        .and_then(|reports| rustix::fs::openat(&reports, scope, folder, Mode::empty()))
+        .and_then(|scope| rustix::fs::openat(&scope, run.to_string(), folder, Mode::empty()))
+        // What is no file must not keep us waiting.
+        .and_then(|run| rustix::fs::openat(&run, name, (folder - OFlags::DIRECTORY) | OFlags::NONBLOCK, Mode::empty()));
+    let file = match opened {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Ok(None),
+        Err(error) => return Err(FolderError { path, source: error.into() }),
+    };
+    let is_file = file.metadata().map_err(FolderError::at(&path))?.is_file();
+    Ok(is_file.then_some(file))
+}
+
+fn is_finished(name: &str) -> bool {
+    !name.starts_with('.') && is_report_file(name)
+}
+
 /// Whether a run left a whole report.
 pub fn has_summary(reports: &Path, scope: &str, run: &str) -> bool {
     reports.join(scope).join(run).join("summary.json").exists()

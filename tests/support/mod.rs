@@ -1,5 +1,6 @@
 //! A world of its own for each test: a bucket, a database, a folder, and the program as its users run it.
 
+pub mod api;
 pub mod database;
 pub mod gate;
 pub mod memory;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use uuid::Uuid;
 
+pub use api::Api;
 pub use database::Database;
 pub use memory::MemoryWorld;
 pub use minio::Bucket;

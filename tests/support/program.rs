@@ -56,6 +56,7 @@ impl Program {
         program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", endpoint);
         program.set("ORPHAN_SWEEPER_DATABASE_URL", database_url);
         program.set("ORPHAN_SWEEPER_TEST_HURRY", "20");
+        program.set("ORPHAN_SWEEPER__SERVE__LISTEN", "127.0.0.1:0");
         program.set_scope("BUCKET", bucket);
         program
     }

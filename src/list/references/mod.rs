@@ -254,6 +254,13 @@ pub trait References: Send + Sync {
     /// - Errors: [`ReferencesError`]; a run that gets one deletes nothing more.
     async fn recheck(&self, ids: &[DatasetId], anchor: &Anchor) -> Result<Vec<DatasetId>, ReferencesError>;
 
+    /// Whether the primary answers at all. It reads no table.
+    ///
+    /// - Errors: [`ReferencesError`].
+    async fn answers(&self) -> Result<(), ReferencesError> {
+        Ok(())
+    }
+
     /// Looks for the rows of `ids` in every live table, and takes what later re-checks for them are compared with.
     ///
     /// - Errors: [`ReferencesError`]; a purge that gets one removes nothing.

@@ -436,6 +436,14 @@ impl References for PostgresReferences {
         self.recheck_on(connection, ids, anchor).await
     }
 
+    async fn answers(&self) -> Result<(), ReferencesError> {
+        let mut connection = self.connect().await?;
+        let is_standby: bool =
+            one(&mut connection, "ask whether it is a standby", "SELECT pg_catalog.pg_is_in_recovery()").await?;
+        connection.close().await.ok();
+        if is_standby { Err(ReferencesError::Standby) } else { Ok(()) }
+    }
+
     async fn look(&self, ids: &[DatasetId]) -> Result<Look, ReferencesError> {
         let idle = self.idle.lock().await.pop();
         if let Some(connection) = idle {

@@ -43,8 +43,8 @@ use Column::{Bytes, Digest, Id, Plain};
 const NUMBER: &str = "CAST(number AS TEXT)";
 
 /// Every such table, in the order in which they are compared.
-pub(in crate::record) const TABLES: [&Table; 10] =
-    [&RUNS, &PLANS, &ALLOWANCES, &ACKNOWLEDGEMENTS, &DECISIONS, &HOLDS, &LATCHES, &BASELINES, &UNDOS, &PURGES];
+pub(in crate::record) const TABLES: [&Table; 11] =
+    [&RUNS, &PLANS, &ALLOWANCES, &ACKNOWLEDGEMENTS, &DECISIONS, &HOLDS, &LATCHES, &BASELINES, &UNDOS, &PURGES, &TOKENS];
 
 /// The runs.
 pub(in crate::record) const RUNS: Table = Table {
@@ -189,6 +189,21 @@ pub(in crate::record) const UNDOS: Table = Table {
         Plain("state"),
         Plain("reaped_at"),
         Plain("reaped_by"),
+    ],
+};
+
+/// Who may use the HTTP API; when each last did is no part of it.
+pub(in crate::record) const TOKENS: Table = Table {
+    row: "token",
+    name: "tokens",
+    subject: NUMBER,
+    columns: &[
+        Plain("number"),
+        Plain("name"),
+        Plain("scope"),
+        Bytes("digest"),
+        Plain("created_at"),
+        Plain("revoked_at"),
     ],
 };
 

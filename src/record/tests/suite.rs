@@ -1545,3 +1545,7 @@ mod chain {
 #[expect(clippy::duplicate_mod, reason = "it is read once for each kind of ledger")]
 #[path = "steps.rs"]
 mod steps;
+
+#[expect(clippy::duplicate_mod, reason = "it is read once for each kind of ledger")]
+#[path = "callers.rs"]
+mod callers;

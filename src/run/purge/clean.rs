@@ -36,10 +36,8 @@ pub struct CleanUp {
     /// Where it stands now.
     pub state: PurgeState,
     /// What became of each key; nothing where nothing was asked for.
-    #[allow(dead_code, reason = "for whoever answers a caller")]
     pub deletion: Deletion,
     /// Datasets of which the store still lists something: orphans for the next sweep.
-    #[allow(dead_code, reason = "for whoever answers a caller")]
     pub left: Vec<DatasetId>,
     /// The end of its run, with its report.
     pub end: ScopeEnd,

@@ -72,10 +72,8 @@ pub struct Removed {
     #[allow(dead_code, reason = "for whoever answers a caller")]
     pub scope: String,
     /// The datasets that are gone.
-    #[allow(dead_code, reason = "for whoever answers a caller")]
     pub datasets: Vec<PurgedDataset>,
     /// The job that is gone.
-    #[allow(dead_code, reason = "for whoever answers a caller")]
     pub job: Option<PurgedJob>,
     /// Stops the work on it with the process, or when its lock is lost.
     stop: Stop,
@@ -250,7 +248,6 @@ pub async fn resume_pending(services: &Services, keyring: &Keyring) {
 
 /// How far a purge is.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(dead_code, reason = "for whoever answers a caller")]
 pub struct Standing {
     /// The purge.
     pub purge: PurgeRow,
@@ -261,7 +258,6 @@ pub struct Standing {
 /// How far a purge is; none where the ledger knows no such purge. Once it is over, its report says more.
 ///
 /// - Errors: the ledger's.
-#[allow(dead_code, reason = "for whoever answers a caller")]
 pub async fn standing(services: &Services, run: RunId) -> Result<Option<Standing>, RecordError> {
     let Some(purge) = services.ledger.purge(run).await? else { return Ok(None) };
     let totals = match (purge.state, services.ledger.run(&run.to_string()).await?.and_then(|run| run.summary)) {
@@ -273,7 +269,6 @@ pub async fn standing(services: &Services, run: RunId) -> Result<Option<Standing
 }
 
 /// What a report tells of the keys.
-#[allow(dead_code, reason = "for whoever answers a caller")]
 fn told(summary: &str) -> DeletionTotals {
     let summary: Option<crate::report::Summary> = serde_json::from_str(summary).ok();
     summary.and_then(|summary| summary.deletion).map_or(DeletionTotals::default(), |told| DeletionTotals {

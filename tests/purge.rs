@@ -229,8 +229,13 @@ async fn a_job_that_cannot_go_whole_changes_nothing() {
     assert_eq!(platform.world.contents().await, before);
     assert_eq!(platform.all_rows().await, rows);
     // Kept datasets may be held and in use.
-    let kept = platform.purge(&["job", &of_held.to_string(), "--keep-datasets"]).await;
+    let mut platform = platform;
+    platform.world.program.set_scope("PURGE__DELETE_DATASET", "false");
+    let refused = platform.purge(&["job", &of_held.to_string(), "--delete-datasets"]).await;
+    assert_eq!(refused.code, 4, "{refused:?}");
+    let kept = platform.purge(&["job", &of_held.to_string()]).await;
     assert_eq!(kept.code, 0, "{kept:?}");
+    assert!(platform.names(free).await && platform.names(held).await);
 }
 
 #[tokio::test]

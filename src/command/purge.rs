@@ -5,6 +5,7 @@ use serde_json::json;
 use super::runs::{check_secrets, stop_on_signals};
 use super::{CommandError, Host, ledger_place, load, print_json, print_text};
 use crate::cli::{Global, PurgeTarget};
+use crate::config::Scope;
 use crate::exit::Exit;
 use crate::model::{DatasetId, RunId, human_bytes, human_count, visible};
 use crate::record::{Absence, Ledger, LockError, PurgeState};
@@ -68,8 +69,7 @@ pub(super) async fn purge(
             "add --yes, or --dry-run to look first",
         ));
     }
-    let order = read_order(target)?;
-    purge::scope_of(&config, global.scope.as_deref())?;
+    let order = read_order(target, purge::scope_of(&config, global.scope.as_deref())?)?;
     check_secrets(&config, host)?;
     let keyring = Keyring::new(host.variables.clone());
     // A purge runs beside every other run: it takes no run lock, and makes no ledger, which would know of no hold and no latch.
@@ -116,27 +116,24 @@ fn being_purged(order: Order, run: RunId) -> CommandError {
     }
 }
 
-fn read_order(target: PurgeTarget) -> Result<Order, CommandError> {
+fn read_order(target: PurgeTarget, scope: &Scope) -> Result<Order, CommandError> {
     let read = |text: &str| {
         DatasetId::parse_lenient(text)
             .ok_or_else(|| CommandError::usage(format!("`{}` is no UUID", visible(text)), "write the id of a row"))
     };
     Ok(match target {
         PurgeTarget::Dataset { id } => Order::Dataset(read(&id)?),
-        PurgeTarget::Job { id, keep_datasets } => {
-            let datasets = if keep_datasets { JobDatasets::Stay } else { JobDatasets::Go };
+        PurgeTarget::Job { id, keep_datasets, delete_datasets } => {
+            let goes_by_default = scope.purge.as_ref().is_some_and(|purge| purge.deletes_datasets);
+            let goes = delete_datasets || !keep_datasets && goes_by_default;
+            let datasets = if goes { JobDatasets::Go } else { JobDatasets::Stay };
             Order::Job { id: read(&id)?.0, datasets }
         }
     })
 }
 
 /// Shows a person what would go, and asks for the bucket's name.
-async fn ask(
-    services: &Services,
-    keyring: &Keyring,
-    scope: &crate::config::Scope,
-    order: Order,
-) -> Result<(), CommandError> {
+async fn ask(services: &Services, keyring: &Keyring, scope: &Scope, order: Order) -> Result<(), CommandError> {
     let preview = purge::preview(services, keyring, scope, order).await?;
     let what = sentence(order, &preview);
     let answer = services.progress.suspend(|| ask_about(&scope.bucket, &what));

@@ -12,7 +12,7 @@ use super::chain::tracked::{PURGES, note};
 use super::journal;
 use super::ledger::{Ledger, RecordError};
 use super::runs::{RunStart, insert_run};
-use super::sql::{Row, statement};
+use super::sql::{Row, Transaction, statement};
 use crate::decide::breakers::PurgedRows;
 use crate::list::references::Anchor;
 use crate::model::{DatasetId, RunId, Sha256Hash, Timestamp};
@@ -263,6 +263,26 @@ impl Ledger {
         let rows = ids.iter().fold(select, |select, id| select.bind(*id)).all(&self.database).await?;
         rows.iter().map(|row| Ok(DatasetId(row.get("id")?))).collect()
     }
+}
+
+/// Forgets the purge that an old run was, if it was one, but for one whose keys are still in the journal. Says how many rows that
+/// were.
+pub(super) async fn forget(transaction: &mut Transaction, run: &str) -> Result<u64, RecordError> {
+    const STEP: &str = "forget an old purge";
+    let over = "SELECT plan_hash FROM purges WHERE run_id = $1 AND state NOT IN ('intended', 'committed') \
+                AND NOT EXISTS (SELECT 1 FROM intents WHERE plan_hash = purges.plan_hash)";
+    let Some(row) = statement(STEP, over).bind(run).optional(&mut *transaction).await? else { return Ok(0) };
+    let plan: String = row.get("plan_hash")?;
+    let mut forgotten = 0;
+    for (sql, value) in [
+        ("DELETE FROM disposals WHERE plan_hash = $1", plan.as_str()),
+        ("DELETE FROM purged_ids WHERE run_id = $1", run),
+        ("DELETE FROM purges WHERE run_id = $1", run),
+    ] {
+        forgotten += statement(STEP, sql).bind(value).run(&mut *transaction).await?;
+    }
+    note(transaction, &PURGES, "compacted", run).await?;
+    Ok(forgotten)
 }
 
 fn read(row: &Row) -> Result<PurgeRow, RecordError> {

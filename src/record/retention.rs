@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use super::chain::tracked::{ALLOWANCES, PLANS, RUNS, note};
 use super::ledger::{Ledger, RecordError};
+use super::purges;
 use super::sql::statement;
 use crate::model::Timestamp;
 
@@ -34,6 +35,7 @@ impl Ledger {
              UNION SELECT s.run_id FROM plan_steps AS s JOIN plans AS p ON p.hash = s.plan_hash WHERE p.scope = $1 AND p.state = 'applying' \
              UNION SELECT d.run_id FROM deletion_parts AS d JOIN plans AS p ON p.hash = d.plan_hash WHERE p.scope = $1 AND p.state = 'applying' \
              UNION SELECT run_id FROM baselines WHERE scope = $1 \
+             UNION SELECT run_id FROM purges WHERE scope = $1 AND state IN ('intended', 'committed') \
              UNION SELECT run_id FROM latches WHERE scope = $1 \
              UNION SELECT run_id FROM undos WHERE scope = $1 AND kind = 'quarantine' AND state = 'kept' \
              UNION SELECT p.run_id FROM undos AS u JOIN plans AS p ON p.hash = u.plan_hash \
@@ -53,8 +55,8 @@ impl Ledger {
         Ok(row.get::<String>("at")?.parse().ok())
     }
 
-    /// Forgets the summaries of these runs, whose reports are gone, and the plans that they made, but for those whose keys are
-    /// still in the journal. Says how many rows that were.
+    /// Forgets the summaries of these runs, whose reports are gone, the plans that they made, and the purges that they were, but for
+    /// those whose keys are still in the journal. Says how many rows that were.
     pub async fn compact_runs(&self, runs: &[String]) -> Result<u64, RecordError> {
         const STEP: &str = "compact old runs";
         let mut compacted = 0;
@@ -65,6 +67,7 @@ impl Ledger {
                 compacted += 1;
                 note(&mut transaction, &RUNS, "compacted", run).await?;
             }
+            compacted += purges::forget(&mut transaction, run).await?;
             let made = "SELECT hash FROM plans WHERE run_id = $1 AND NOT EXISTS (SELECT 1 FROM intents WHERE plan_hash = plans.hash)";
             for row in statement(STEP, made).bind(run).all(&mut transaction).await? {
                 let hash: String = row.get("hash")?;

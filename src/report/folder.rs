@@ -120,12 +120,13 @@ impl ReportFolder {
     pub fn make_latest(&self) -> Result<(), FolderError> {
         let latest = self.scope_folder.join("latest");
         let failed = FolderError::at(&latest);
-        let hidden = self.scope_folder.join(".latest.partial");
+        let target = self.path.file_name().expect("a run's folder has a name");
+        // A name of its own: runs may end at the same time.
+        let hidden = self.scope_folder.join(format!(".latest.{}.partial", target.display()));
         match std::fs::remove_file(&hidden) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        let target = self.path.file_name().expect("a run's folder has a name");
         symlink(target, &hidden).and_then(|()| std::fs::rename(&hidden, &latest)).map_err(failed)
     }
 }

@@ -19,6 +19,10 @@ macro_rules! book {
 #[path = "review.rs"]
 mod review;
 
+#[expect(clippy::duplicate_mod, reason = "it is read once for each kind of ledger")]
+#[path = "purges.rs"]
+mod purges;
+
 mod runs {
     use super::*;
 

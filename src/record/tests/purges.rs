@@ -1,0 +1,194 @@
+//! Purges, on either kind of ledger. This file is read once for each.
+
+use super::*;
+use crate::decide::breakers::PurgedRows;
+use crate::list::references::{Anchor, WithoutSentinels};
+use crate::model::Snapshot;
+use crate::record::{PurgeEvidence, PurgeRow, PurgeState, PurgeSubject, PurgedDataset, PurgedJob};
+
+/// A purge of a job with the datasets 1 and 2, by transaction `xid`.
+fn purge(n: u128, xid: u64) -> PurgeRow {
+    let dataset = |n| PurgedDataset { id: id(n), kind: "iq_raw".into(), name: None, has_objects: true };
+    PurgeRow {
+        run: run(n),
+        scope: SCOPE.into(),
+        subject: PurgeSubject::Job(Uuid::from_u128(7)),
+        state: PurgeState::Intended,
+        xid,
+        evidence: PurgeEvidence {
+            anchor: Anchor {
+                identity: observed(1).identity,
+                sentinels: vec![vec![id(3)]],
+                without_sentinels: WithoutSentinels::MayFill,
+            },
+            as_of: at(1),
+            datasets: vec![dataset(1), dataset(2)],
+            job: Some(PurgedJob { status: "running".into(), was_cancelled: true, detached: 0 }),
+            rows: removed(2),
+        },
+        removed: None,
+        began_at: at(2),
+    }
+}
+
+fn removed(rows: u64) -> BTreeMap<String, u64> {
+    BTreeMap::from([("s.t".to_owned(), rows)])
+}
+
+async fn intend(book: &Book, purge: &PurgeRow) {
+    let start = RunStart {
+        run_id: purge.run,
+        scope: purge.scope.clone(),
+        command: "purge".into(),
+        is_dry_run: false,
+        started_at: purge.began_at,
+    };
+    book.intend_purge(&start, purge).await.expect("intended");
+}
+
+async fn state_of(book: &Book, n: u128) -> PurgeState {
+    book.purge(run(n)).await.expect("readable").expect("known").state
+}
+
+#[tokio::test]
+async fn a_purge_comes_back_as_it_was_told_and_is_a_run() {
+    let book = book!();
+    let told = purge(1, 1 << 40);
+    intend(&book, &told).await;
+    assert_eq!(book.purge(run(1)).await.expect("readable").as_ref(), Some(&told));
+    assert_eq!(book.run(&run(1).to_string()).await.expect("readable").expect("known").command, "purge");
+    assert_eq!(book.pending_purges(None).await.expect("readable"), [told.clone()]);
+    assert_eq!(book.pending_purges(Some(OTHER)).await.expect("readable"), []);
+    book.commit_purge(run(1), &removed(1)).await.expect("committed");
+    let committed = PurgeRow { state: PurgeState::Committed, removed: Some(removed(1)), ..told };
+    assert_eq!(book.pending_purges(Some(SCOPE)).await.expect("readable"), [committed]);
+    book.end_purge(run(1), PurgeState::Done).await.expect("ended");
+    assert_eq!(book.pending_purges(None).await.expect("readable"), []);
+    assert!(book.verify_chain(&[]).await.expect("readable").is_ok(), "each step is chained");
+}
+
+#[tokio::test]
+async fn another_run_takes_no_purge_for_dead() {
+    let book = book!();
+    book.begin(1).await;
+    intend(&book, &purge(2, 9)).await;
+    let audit = book.run(&run(1).to_string()).await.expect("readable").expect("known");
+    assert_eq!(audit.outcome, None, "a purge begins beside it");
+    book.begin(3).await;
+    let purge = book.run(&run(2).to_string()).await.expect("readable").expect("known");
+    assert_eq!(purge.outcome, None, "and goes on beside the next");
+    let audit = book.run(&run(1).to_string()).await.expect("readable").expect("known");
+    assert_eq!(audit.reason.as_deref(), Some("its process died"));
+}
+
+#[tokio::test]
+async fn an_intended_purge_ends_the_sightings_of_its_ids() {
+    let book = book!();
+    book.begin(1).await;
+    let orphans = [1, 2, 3].map(|n| (id(n), sighting(1, 0)));
+    book.record_scan(SCOPE, run(1), &orphans, &good(10)).await.expect("recorded");
+    intend(&book, &purge(2, 9)).await;
+    assert_eq!(book.sighted_ids(SCOPE).await.expect("readable"), [id(3)]);
+}
+
+#[tokio::test]
+async fn only_what_committed_vouches_for_rows_and_ids() {
+    let book = book!();
+    book.begin(1).await;
+    let mut baseline = good(10);
+    baseline.observation.snapshot = Snapshot::parse("20:25:21");
+    book.record_scan(SCOPE, run(1), &[], &baseline).await.expect("recorded");
+    for (n, xid) in [(2, 19), (3, 20), (4, 21), (5, 22), (6, 23)] {
+        intend(&book, &purge(n, xid)).await;
+    }
+    for (n, state) in [
+        (2, PurgeState::Done),
+        (3, PurgeState::Done),
+        (4, PurgeState::Committed),
+        (5, PurgeState::Aborted),
+        (6, PurgeState::Intended),
+    ] {
+        match state {
+            PurgeState::Intended => {}
+            PurgeState::Aborted | PurgeState::Unknown => book.end_purge(run(n), state).await.expect("ended"),
+            PurgeState::Committed => book.commit_purge(run(n), &removed(2)).await.expect("committed"),
+            PurgeState::Done => {
+                book.commit_purge(run(n), &removed(2)).await.expect("committed");
+                book.end_purge(run(n), state).await.expect("ended");
+            }
+        }
+        assert_eq!(state_of(&book, n).await, state);
+    }
+    let vouched: Vec<PurgedRows> = book.purged_rows(SCOPE).await.expect("readable");
+    let xids: Vec<u64> = vouched.iter().map(|purge| purge.xid).collect();
+    assert_eq!(xids, [20, 21], "the baseline surely saw the one before, and the others are not committed");
+    assert_eq!((vouched[0].rows.clone(), vouched[0].database.2.as_str()), (removed(2), "d"));
+    let purged = book.purged_among(SCOPE, &[id(1), id(3)]).await.expect("readable");
+    assert_eq!(purged.into_iter().collect::<Vec<_>>(), [id(1)]);
+    assert!(book.purged_among(OTHER, &[id(1)]).await.expect("readable").is_empty());
+}
+
+#[tokio::test]
+async fn ids_of_which_nothing_committed_are_not_purged() {
+    let book = book!();
+    intend(&book, &purge(1, 9)).await;
+    assert!(book.purged_among(SCOPE, &[id(1)]).await.expect("readable").is_empty());
+    book.end_purge(run(1), PurgeState::Aborted).await.expect("ended");
+    assert!(book.purged_among(SCOPE, &[id(1)]).await.expect("readable").is_empty());
+}
+
+#[tokio::test]
+async fn the_keys_of_a_purge_leave_the_journal_where_the_whole_id_is_gone() {
+    let book = book!();
+    let purge = purge(1, 9);
+    intend(&book, &purge).await;
+    book.commit_purge(run(1), &removed(2)).await.expect("committed");
+    for (n, outcome) in [(1, "gone"), (2, "remains")] {
+        let prefix = format!("p/{n}/");
+        let intent =
+            Intent { scope: SCOPE, plan: purge.plan_hash(), run: run(1), id: id(n), prefix: &prefix, batch: 1 };
+        let object = Object {
+            key: ObjectKey::new(format!("{prefix}x")),
+            size_bytes: 1,
+            etag: "e".into(),
+            last_modified: Some(at(0)),
+        };
+        book.intend(&intent, &[object]).await.expect("intended");
+        book.note_disposal(&intent, outcome, at(3)).await.expect("noted");
+    }
+    let end = RunEnd {
+        finished_at: at(9),
+        outcome: "complete",
+        reason: None,
+        exit_code: 0,
+        plan_hash: None,
+        orphan_bytes: None,
+        summary: "{}".into(),
+    };
+    book.finish_run(run(1), &end).await.expect("ended");
+    assert!(book.needed_runs(SCOPE, at(9)).await.expect("readable").contains(&run(1).to_string()), "it is pending");
+    book.end_purge(run(1), PurgeState::Done).await.expect("ended");
+    assert_eq!(book.keys().await, ["p/2/x"]);
+    // A scan that sees nothing of it any more takes the rest with it.
+    book.begin(2).await;
+    book.record_scan(SCOPE, run(2), &[], &good(10)).await.expect("recorded");
+    assert!(book.keys().await.is_empty());
+    assert!(!book.needed_runs(SCOPE, at(9)).await.expect("readable").contains(&run(1).to_string()));
+    book.compact_runs(&[run(1).to_string()]).await.expect("compacted");
+    assert_eq!(book.purge(run(1)).await.expect("readable"), None);
+    for table in ["purged_ids", "disposals"] {
+        assert_eq!(book.count(table).await, 0, "{table}");
+    }
+    assert!(book.verify_chain(&[]).await.expect("readable").is_ok(), "that it is gone is chained too");
+}
+
+#[tokio::test]
+async fn one_process_at_a_time_works_on_a_purge_beside_every_run() {
+    let book = book!();
+    let _run = book.lock(|| ()).await.expect("free");
+    let first = book.lock_purge(run(1), || ()).await.expect("free beside a run");
+    assert!(book.lock_purge(run(1), || ()).await.is_err(), "it is taken");
+    let _other = book.lock_purge(run(2), || ()).await.expect("another purge is another lock");
+    book.forget_purge_lock(run(1));
+    drop(first);
+}

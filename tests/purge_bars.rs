@@ -1,0 +1,85 @@
+//! Bars of a purge: the platform's own figures for 100 and 1,000 samples; and, where somebody measures, 100,000 objects and a boto3
+//! script beside it.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::support::platform::Platform;
+use crate::support::prefix;
+
+/// A dataset of so many samples, each a row and an object under one pattern; every tenth object lies under the other.
+async fn dataset(platform: &Platform, samples: usize) -> Uuid {
+    let id = Uuid::new_v4();
+    let key = |number: usize| format!("{}sample-{number}/rx_0.npy", prefix(usize::from(number % 10 != 0), id));
+    platform.world.bucket.put_many((0..samples).map(key)).await;
+    platform.rows(id, "iq_raw").await;
+    let insert = format!(
+        "INSERT INTO heimdall.synthetic_iq_samples (dataset_id) SELECT '{id}' FROM generate_series(1, {samples})"
+    );
+    platform.world.database.execute(&insert).await;
+    id
+}
+
+/// How long the whole command takes, from its start to its end.
+async fn time_of_purge(platform: &Platform, samples: usize) -> Duration {
+    let id = dataset(platform, samples).await;
+    let begun = Instant::now();
+    let summary = platform.purge_dataset(id).await;
+    let took = begun.elapsed();
+    assert_eq!(summary["deletion"]["deleted"], samples, "{summary}");
+    assert_eq!(platform.objects(id).await, [0, 0]);
+    took
+}
+
+/// How long a boto3 script takes for the same, where `tests/benchmark` has made one ready.
+async fn time_of_boto3(platform: &Platform, samples: usize) -> Option<Duration> {
+    let python = std::env::var("ORPHAN_SWEEPER_TEST_BOTO3").ok()?;
+    let id = dataset(platform, samples).await;
+    let (bucket, database) = (&platform.world.bucket, &platform.world.program.variables);
+    let begun = Instant::now();
+    let output = Command::new(python)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/boto3_purge.py"))
+        .args([&database["ORPHAN_SWEEPER_PURGE_DATABASE_URL"], &bucket.endpoint, &bucket.name, &id.to_string()])
+        .env("AWS_ACCESS_KEY_ID", &bucket.access_key)
+        .env("AWS_SECRET_ACCESS_KEY", &bucket.secret_key)
+        .output()
+        .expect("Python starts");
+    let took = begun.elapsed();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), samples.to_string(), "{output:?}");
+    Some(took)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dataset_of_100_samples_is_gone_within_a_second_and_of_1000_within_five() {
+    let platform = Platform::new().await;
+    for (samples, bar) in [(100, Duration::from_secs(1)), (1000, Duration::from_secs(5))] {
+        // The best of three: another process of this machine is none of ours.
+        let mut best = Duration::MAX;
+        for _ in 0..3 {
+            best = best.min(time_of_purge(&platform, samples).await);
+            if best < bar {
+                break;
+            }
+        }
+        assert!(best < bar, "{samples} samples took {best:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes; `tests/benchmark` runs it"]
+async fn a_purge_beside_a_boto3_script() {
+    let platform = Platform::new().await;
+    println!("| objects | purge | boto3 |\n|---|---|---|");
+    for (samples, rounds) in [(100, 3), (1000, 3), (100_000, 1)] {
+        let (mut ours, mut theirs) = (Duration::MAX, None::<Duration>);
+        for _ in 0..rounds {
+            ours = ours.min(time_of_purge(&platform, samples).await);
+            let took = time_of_boto3(&platform, samples).await;
+            theirs = theirs.into_iter().chain(took).min();
+        }
+        let shown = theirs.map_or("not measured".into(), |took| format!("{:.2} s", took.as_secs_f64()));
+        println!("| {samples} | {:.2} s | {shown} |", ours.as_secs_f64());
+    }
+}

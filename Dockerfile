@@ -54,6 +54,9 @@ ENV ORPHAN_SWEEPER__LEDGER__PATH=/reports/ledger.sqlite3 \
     ORPHAN_SWEEPER__DELETION__STOP_FILE=/reports/STOP \
     SQLITE_TMPDIR=/reports
 
+# The API and /metrics, once ORPHAN_SWEEPER__SERVE__LISTEN=0.0.0.0:8080 lets others than the container itself reach them.
+EXPOSE 8080
+
 # The configuration is looked for at /etc/orphan-sweeper/config.toml.
 HEALTHCHECK --interval=5m --timeout=30s --start-period=1m \
     CMD ["/usr/local/bin/orphan-sweeper", "history", "--healthy"]

@@ -18,6 +18,8 @@ mod leaks;
 mod least_privilege;
 mod ledger;
 mod main_path;
+mod metrics;
+mod notify;
 mod plans;
 mod platform_api;
 mod purge;

@@ -191,7 +191,7 @@ async fn wrong_secrets_fail_and_are_not_shown_either() {
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("mysql://u:{wrong}@127.0.0.1:1/d"), "neither postgres nor sqlite"),
         ("ORPHAN_SWEEPER_DATABASE_URL", format!("u:{wrong}@127.0.0.1:1/d"), "neither postgres nor sqlite"),
         ("ORPHAN_SWEEPER_DATABASE_URL", wrong.to_owned(), "has no scheme"),
-        ("DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:1/d"), "name different databases"),
+        ("DATABASE_URL", format!("postgres://u:{wrong}@127.0.0.1:1/d"), "name different addresses"),
         ("ORPHAN_SWEEPER__STORE__ENDPOINT", format!("http://u:{wrong}@127.0.0.1:1"), "holds credentials"),
         ("ORPHAN_SWEEPER__STORE__ENDPOINT", format!("http://127.0.0.1:1/?key={wrong}"), "more than scheme"),
         ("ORPHAN_SWEEPER__STORE__ENDPOINT", format!("http://u:{wrong}@[::1"), "is no address"),
@@ -241,12 +241,12 @@ async fn secrets_in_files_that_are_wrong_or_misplaced_are_not_shown() {
     for (content, says) in [
         (format!("postgres://u:{wrong}@127.0.0.1:port/d"), "cannot be read"),
         (format!("{wrong}\npostgres://u:{wrong}@127.0.0.1:1/d"), "error"),
-        (format!("postgres://u:{wrong}@127.0.0.1:1/d\n"), "name different databases"),
+        (format!("postgres://u:{wrong}@127.0.0.1:1/d\n"), "name different addresses"),
     ] {
         std::fs::write(&file, content).expect("written");
         world.program.set("ORPHAN_SWEEPER__DATABASE__URL_FILE", &path);
         world.program.unset("ORPHAN_SWEEPER_DATABASE_URL");
-        if says == "name different databases" {
+        if says == "name different addresses" {
             let (_, url) = canaries.iter().find(|(name, _)| *name == "the database address").expect("there");
             world.program.set("ORPHAN_SWEEPER_DATABASE_URL", url);
         }

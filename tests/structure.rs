@@ -37,8 +37,11 @@ fn pure_rooms_name_no_client_no_runtime_no_file_and_no_clock() {
         "decide",
         "plan.rs",
         "report/csv.rs",
+        "notify/message.rs",
+        "report/figures.rs",
         "report/html.rs",
         "report/leaks.rs",
+        "report/notice.rs",
         "report/text.rs",
         "serve/due.rs",
     ];

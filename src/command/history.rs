@@ -1,23 +1,19 @@
 //! history and ack: what happened, whether all is well, and acknowledging a latched breaker.
 
-use std::time::Duration;
-
 use comfy_table::{Table, presets};
 use serde_json::json;
 
 use super::{CommandError, Host, load, only_scope, open_ledger, print_json, print_text, scopes};
 use crate::cli::Global;
-use crate::config::{Config, DAY, Scope};
-use crate::decide::breakers::{Breaker, MAX_SKEW};
+use crate::config::Config;
+use crate::decide::breakers::Breaker;
 use crate::exit::Exit;
-use crate::model::{Timestamp, human_bytes, visible};
+use crate::model::{human_bytes, visible};
 use crate::record::{Ledger, RunRow};
+use crate::run::health::ScopeHealth;
 
 /// Decisions that the history shows.
 const MOST_DECISIONS: u32 = 30;
-
-/// Added to one interval of the schedule before silence counts as illness.
-const SLACK: Duration = Duration::from_secs(2 * 3600);
 
 pub(super) async fn history(
     global: &Global,
@@ -66,10 +62,11 @@ async fn show_runs(global: &Global, config: &Config, ledger: &Ledger) -> Result<
     }
     let acknowledgements = ledger.acknowledgements().await?;
     let decisions = ledger.newest_decisions(global.scope.as_deref(), MOST_DECISIONS).await?;
+    let undelivered = ledger.undelivered(global.scope.as_deref()).await?;
     if global.json {
         let decisions: Vec<_> = decisions.iter().map(super::plan::decision_document).collect();
         print_json(
-            &json!({ "runs": runs, "latched": latched, "acknowledgements": acknowledgements, "decisions": decisions }),
+            &json!({ "runs": runs, "latched": latched, "acknowledgements": acknowledgements, "decisions": decisions, "undelivered": undelivered }),
         );
         return Ok(Exit::Done);
     }
@@ -110,6 +107,16 @@ async fn show_runs(global: &Global, config: &Config, ledger: &Ledger) -> Result<
             decision.scope,
             visible(&decision.by),
             visible(&decision.reason)
+        ));
+    }
+    for message in &undelivered {
+        let at = crate::report::csv::time(message.at);
+        text.push_str(&format!(
+            "\nundelivered: {} of run {} (scope {}) at {at}: {}\n",
+            message.channel,
+            message.run_id,
+            message.scope,
+            visible(&message.error)
         ));
     }
     print_text(&text);
@@ -159,12 +166,9 @@ async fn health(global: &Global, host: &Host, config: &Config, within: &str) -> 
     let mut is_healthy = true;
     let mut report = Vec::new();
     for scope in scopes(config, global)? {
-        let last_success =
-            ledger.last_complete_run(&scope.name).await?.map(|run| run.finished_at.unwrap_or(run.started_at));
-        let first_start = ledger.first_start(&scope.name).await?;
-        let limit = given.unwrap_or_else(|| limit_of(scope, now));
-        let counted_from = last_success.max(if given.is_some() { None } else { first_start });
-        let is_well = is_recent(counted_from, now, limit);
+        let health = ScopeHealth::of(&ledger, scope, now, given).await?;
+        let ScopeHealth { last_success, first_start, limit, .. } = health;
+        let is_well = health.is_well(now);
         is_healthy &= is_well;
         report.push(json!({
             "scope": scope.name, "healthy": is_well, "last_success": last_success, "first_start": first_start, "limit_s": limit.as_secs()
@@ -183,16 +187,6 @@ async fn health(global: &Global, host: &Host, config: &Config, within: &str) -> 
         }
     }
     Ok(if is_healthy { Exit::Done } else { Exit::Failed })
-}
-
-/// One interval of the schedule plus two hours; a day where there is no schedule.
-fn limit_of(scope: &Scope, now: Timestamp) -> Duration {
-    scope.schedule.as_ref().map_or(DAY, |schedule| schedule.longest_interval(now)) + SLACK
-}
-
-fn is_recent(since: Option<Timestamp>, now: Timestamp, limit: Duration) -> bool {
-    // A success in the future says only that a clock was wrong.
-    since.is_some_and(|since| since - now <= MAX_SKEW && (now - since).to_std().unwrap_or_default() <= limit)
 }
 
 pub(super) async fn acknowledge(
@@ -257,20 +251,4 @@ pub(super) async fn acknowledge(
         }
     }
     Ok(Exit::Done)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn health_ends_one_second_after_the_limit() {
-        let at = |seconds| Timestamp::from_timestamp(seconds, 0).expect("in range");
-        let limit = Duration::from_secs(100);
-        assert!(is_recent(Some(at(0)), at(100), limit));
-        assert!(!is_recent(Some(at(0)), at(101), limit));
-        assert!(!is_recent(None, at(0), limit));
-        assert!(is_recent(Some(at(400)), at(100), limit), "clocks may differ by five minutes");
-        assert!(!is_recent(Some(at(401)), at(100), limit), "a success in the future is none");
-    }
 }

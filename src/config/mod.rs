@@ -4,6 +4,7 @@
 //! its place and what to write instead.
 
 mod holds;
+mod notify;
 mod purge;
 mod quarantine;
 mod reader;
@@ -20,6 +21,7 @@ use secrecy::SecretString;
 use url::Url;
 
 pub use holds::HoldsSource;
+pub use notify::{Event, Format, Notify};
 pub use purge::Purge;
 pub use reader::parse_size;
 use reader::{Placed, Problems, Reader};
@@ -49,6 +51,8 @@ pub struct Config {
     pub reports_keep: Duration,
     /// While this file exists, no delete request is sent. Source: `deletion.stop_file`.
     pub stop_file: PathBuf,
+    /// Who is told of runs.
+    pub notify: Notify,
     /// The HTTP API of `serve`.
     pub serve: Serve,
     /// The audits, in the order of the file.
@@ -210,10 +214,21 @@ fn read(mut root: Reader<'_>, path: &Path, variables: &Variables, problems: &Pro
     let stop_file = folder.file_or(table.text("stop_file", "the path of a file"), "reports/STOP");
     table.finish();
 
+    let notify = notify::read(root.table("notify"), &folder, problems);
     let serve = serve::read(root.table("serve"));
     let scopes = read_scopes(&mut root, &folder, problems);
     root.finish();
-    Some(Config { store: store?, database, ledger, reports_directory, reports_keep, stop_file, serve, scopes: scopes? })
+    Some(Config {
+        store: store?,
+        database,
+        ledger,
+        reports_directory,
+        reports_keep,
+        stop_file,
+        notify,
+        serve,
+        scopes: scopes?,
+    })
 }
 
 /// The folder of the configuration file, which relative paths resolve against.

@@ -88,7 +88,7 @@ pub enum SecretError {
     #[error("the file that `{0}` names is empty; write the secret into it")]
     Empty(&'static str),
     /// Two places differ.
-    #[error("{0} and {1} name different databases; keep one")]
+    #[error("{0} and {1} name different addresses; keep one")]
     Differ(&'static str, &'static str),
     /// The address is none.
     #[error("the database's address from {0} {1}; write `postgres://user:password@host:5432/name` or `sqlite:///path`")]
@@ -98,6 +98,9 @@ pub enum SecretError {
         "the ledger's address from {0} {1}; write `postgres://user:password@host:5432/name`, or a file into `ledger.path`"
     )]
     BadLedgerUrl(&'static str, &'static str),
+    /// The address of a webhook is none.
+    #[error("the address from {0} {1}; write `https://host/path`")]
+    BadWebhook(&'static str, &'static str),
 }
 
 /// The credentials that list and read.
@@ -220,6 +223,35 @@ pub fn ledger(config: &Config, variables: &Variables) -> Result<LedgerPlace, Sec
         format!("the ledger at `{}` is reached without verified TLS: whoever answers in its place can forge plans and sightings; add `?sslmode=verify-full&sslrootcert=/path/ca.pem` to its address", read.shown)
     });
     Ok(LedgerPlace::Database(DatabaseUrl { warning, ..read }))
+}
+
+/// The address that messages about runs go to; `None`: nobody wants to be told.
+///
+/// - Source: `ORPHAN_SWEEPER_NOTIFY_URL`, `notify.url_file`. Two that differ are an error.
+pub fn webhook(config: &Config, variables: &Variables) -> Result<Option<SecretString>, SecretError> {
+    let names = ("ORPHAN_SWEEPER_NOTIFY_URL", "notify.url_file");
+    web_address(variables, names, config.notify.url_file.as_deref())
+}
+
+/// The address that is called after every successful run; `None`: there is none.
+///
+/// - Source: `ORPHAN_SWEEPER_HEARTBEAT_URL`, `notify.heartbeat_url_file`. Two that differ are an error.
+pub fn heartbeat(config: &Config, variables: &Variables) -> Result<Option<SecretString>, SecretError> {
+    let names = ("ORPHAN_SWEEPER_HEARTBEAT_URL", "notify.heartbeat_url_file");
+    web_address(variables, names, config.notify.heartbeat_url_file.as_deref())
+}
+
+fn web_address(
+    variables: &Variables,
+    (name, key): (&'static str, &'static str),
+    file: Option<&Path>,
+) -> Result<Option<SecretString>, SecretError> {
+    let candidates =
+        [(name, variable(variables, name)), (key, file.map(|path| read_file(key, path)).transpose()?), (key, None)];
+    let Some((from, address)) = only_one(candidates)? else { return Ok(None) };
+    let is_address = Url::parse(address.expose_secret())
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some());
+    if is_address { Ok(Some(address)) } else { Err(SecretError::BadWebhook(from, "is no http or https address")) }
 }
 
 fn variable(variables: &Variables, name: &str) -> Option<SecretString> {

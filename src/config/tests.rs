@@ -189,6 +189,12 @@ mod defaults {
         assert_eq!(config.scopes[0].capacity, Some(500_000_000_000));
         let holds = HoldsSource::File(PathBuf::from("/etc/orphan-sweeper/holds.csv"));
         assert_eq!(config.scopes[0].holds, Some(holds), "beside the configuration");
+        assert_eq!(config.notify.url_file.as_deref(), Some(Path::new("/run/secrets/notify_url")));
+        assert_eq!(config.notify.heartbeat_url_file.as_deref(), Some(Path::new("/run/secrets/heartbeat_url")));
+        let default = loaded(COMMITTED).notify;
+        assert!(default.url_file.is_none() && default.heartbeat_url_file.is_none(), "by default nobody is told");
+        assert_eq!((config.notify.format, &config.notify.events), (default.format, &default.events));
+        assert_eq!((config.notify.timeout, default.events.len()), (default.timeout, Event::ALL.len()));
     }
 
     #[test]
@@ -657,6 +663,22 @@ mod unknown_and_reserved {
     }
 
     #[test]
+    fn who_is_told_is_told_what_is_wrong() {
+        for (line, key, says) in [
+            ("format = \"teams\"", "format", "`teams` is no known format; write \"json\" or \"slack\""),
+            ("events = [\"trips\"]", "events", "`trips` is no known event; use some of: \"trip\", \"failure\""),
+            ("events = \"trip\"", "events", "is no list of texts"),
+            ("timeout = \"0s\"", "timeout", "is no time to wait for an answer; write a duration up to 60s"),
+            ("timeout = \"61s\"", "timeout", "is no time to wait for an answer"),
+            ("urlfile = \"hook\"", "urlfile", "is no known key; write `url_file`"),
+        ] {
+            let problem = only_problem(&format!("{COMMITTED}\n[notify]\n{line}\n"));
+            assert_eq!(problem.key, format!("notify.{key}"), "{line}");
+            assert!(problem.message.contains(says), "{line}: {}", problem.message);
+        }
+    }
+
+    #[test]
     fn a_key_of_the_wrong_table_is_unknown() {
         let (text, number) = added_below("[scope.limits]", "grace = \"7d\"");
         assert_eq!(only_problem(&text).place, Place::Line(number));
@@ -1028,12 +1050,12 @@ mod environment {
             (
                 "ORPHAN_SWEEPER__",
                 "",
-                "is no known key; remove it, or use one of: store, database, ledger, reports, deletion, serve, scope",
+                "is no known key; remove it, or use one of: store, database, ledger, reports, deletion, notify, serve, scope",
             ),
             (
                 "ORPHAN_SWEEPER____STORE",
                 "",
-                "is no known key; remove it, or use one of: store, database, ledger, reports, deletion, serve, scope",
+                "is no known key; remove it, or use one of: store, database, ledger, reports, deletion, notify, serve, scope",
             ),
         ] {
             let problem = only_problem_of(&[(name, "x")]);
@@ -1360,7 +1382,7 @@ mod secret {
         let (this, that) = ("postgres://localhost/this", "postgres://localhost/that");
         let differ =
             |config: &Config, pairs: &[(&str, &str)]| database(config, pairs).expect_err("two that differ").to_string();
-        let named = |one: &str, other: &str| format!("{one} and {other} name different databases; keep one");
+        let named = |one: &str, other: &str| format!("{one} and {other} name different addresses; keep one");
         assert_eq!(differ(&plain, &[(own, this), (common, that)]), named(own, common));
         assert_eq!(differ(&files, &[(own, this)]), named(own, "database.url_file"));
         assert_eq!(differ(&files, &[(common, this)]), named("database.url_file", common));
@@ -1398,7 +1420,7 @@ mod secret {
         assert_eq!(shown(&without_path(&format!("url_file = \"{file}\"")), &[]), named);
         assert_eq!(
             shown(&without_path(&format!("url = \"{that}\"")), &[own]),
-            Err("ORPHAN_SWEEPER_LEDGER_URL and ledger.url name different databases; keep one".into())
+            Err("ORPHAN_SWEEPER_LEDGER_URL and ledger.url name different addresses; keep one".into())
         );
         for (url, wrong) in [
             ("sqlite:///x", "is not postgres"),

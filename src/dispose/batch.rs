@@ -9,6 +9,7 @@ use super::group::{Ended, SkipReason};
 use super::{Disposal, Halt};
 use crate::clock::Stopwatch;
 use crate::list::references::ReferencesError;
+use crate::metrics;
 use crate::model::{DatasetId, Object, ObjectKey, RunId};
 use crate::record::{KeyOutcome, OBJECT_LOCK};
 use crate::s3::{KeyReply, StoreError, StoreFault, retry};
@@ -106,6 +107,7 @@ impl Disposal<'_> {
             let attempt =
                 if singly { self.send_singly(&keys, proof).await } else { self.send_together(&keys, proof).await };
             crate::failpoint::reach("after_send");
+            let fault = attempt.as_ref().err().map(|error| error.fault.clone());
             let attempt = match attempt {
                 Ok(attempt) => attempt,
                 Err(error) if is_malformed(&error) && !singly => {
@@ -128,6 +130,10 @@ impl Disposal<'_> {
                     && retry::wait_before_retry(failed_attempts, &self.stop).await;
             if !may_go_on {
                 self.give_up(std::mem::take(&mut again), is_in_flight).await;
+            } else if !again.is_empty() {
+                // A reply that asks to try keys later is a throttle.
+                let fault = fault.unwrap_or_else(|| StoreFault::Throttled(String::new()));
+                metrics::request_retried(if singly { "DeleteObject" } else { "DeleteObjects" }, &fault);
             }
         }
         self.finished_batches.fetch_add(1, Ordering::Relaxed);

@@ -39,6 +39,17 @@ pub enum SkipReason {
 }
 
 impl SkipReason {
+    /// Every reason.
+    pub const ALL: [Self; 7] = [
+        Self::LiveAgain,
+        Self::ChangedSincePlan,
+        Self::Held,
+        Self::Rejected,
+        Self::NotApproved,
+        Self::UploadInProgress,
+        Self::RunEnded,
+    ];
+
     /// The word in `deletions.csv`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -68,6 +68,7 @@ async fn examine(examination: &Examination<'_>, chosen: &[&Scope], board: &mut B
     let (database_url, checks) = setup::database(config, variables);
     board.extend(checks);
     board.add(setup::endpoint(&config.store.endpoint));
+    board.extend(setup::notifications(config, variables));
     let mut seen_by_scope = Vec::with_capacity(chosen.len());
     for scope in chosen {
         let (seen, checks) = store::look(examination, scope).await;

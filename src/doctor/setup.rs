@@ -105,6 +105,20 @@ pub(super) fn endpoint(endpoint: &Url) -> Check {
     )
 }
 
+/// Who is told of runs. Nobody is told now.
+pub(super) fn notifications(config: &Config, variables: &Variables) -> Vec<Check> {
+    let addresses = [
+        ("notify_webhook", secrets::webhook(config, variables)),
+        ("notify_heartbeat", secrets::heartbeat(config, variables)),
+    ];
+    let check = |(name, address): (&'static str, Result<Option<_>, SecretError>)| match address {
+        Ok(Some(_)) => Check::ok(name, "an address is set; it is not called now"),
+        Ok(None) => Check::ok(name, "none: nobody is told"),
+        Err(error) => missing(name, &error),
+    };
+    addresses.map(check).into()
+}
+
 /// When `serve` runs a scope next.
 pub(super) fn schedule(scope: &Scope, now: Timestamp) -> Check {
     const NAME: &str = "schedule";

@@ -13,7 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::text::words::{self, Advice, Tally, Tone};
-use super::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary, leaks, undo};
+use super::{Deletion, HeldId, OrphanRecord, Outcome, Report, Summary, leaks, notice, undo};
 use crate::decide::Verdict;
 use crate::decide::breakers::{Kind, Reading};
 use crate::model::{Sha256Hash, Timestamp, Versioning, human_bytes, human_count, visible};
@@ -219,6 +219,9 @@ fn notices(report: &Report<'_>) -> Vec<Notice> {
         notices.push(Notice { tone: tone_class(Tone::Good), words, then: None, command: None });
     }
     if let Some(words) = words::backfill(summary) {
+        notices.push(Notice { tone: tone_class(Tone::Attention), words, then: None, command: None });
+    }
+    for words in notice::undelivered(summary) {
         notices.push(Notice { tone: tone_class(Tone::Attention), words, then: None, command: None });
     }
     for words in [undo::undo(summary), undo::reaped(summary)].into_iter().flatten() {

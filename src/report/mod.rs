@@ -4,9 +4,11 @@
 //! apart from freed, and what was not read is never shown as nothing.
 
 pub mod csv;
+pub mod figures;
 pub mod folder;
 pub mod html;
 pub mod leaks;
+pub mod notice;
 pub mod text;
 pub mod undo;
 
@@ -22,7 +24,9 @@ use crate::decide::holds::HoldSource;
 use crate::model::{Group, Timestamp, Versioning};
 use crate::parse::{Pattern, prefix_of};
 use crate::plan::Backfill;
+use figures::{SkipCount, StageTime, VerdictCount};
 use leaks::{LeakCounts, UploadCounts, VersionCounts};
+use notice::NoticeReport;
 
 /// Version of `summary.json`.
 pub const SUMMARY_VERSION: u32 = 1;
@@ -119,6 +123,18 @@ pub struct Summary {
     /// What a person had removed from the platform; null where nothing was.
     #[serde(default)]
     pub purge: Option<PurgeReport>,
+    /// How long each stage took, but for the last lines of the report itself.
+    #[serde(default)]
+    pub stages: Vec<StageTime>,
+    /// The orphan groups that this run opened, or those of its plan, by verdict and reason.
+    #[serde(default)]
+    pub verdicts: Vec<VerdictCount>,
+    /// The keys that were kept after all, by reason; they add up to `deletion.skipped`.
+    #[serde(default)]
+    pub skips: Vec<SkipCount>,
+    /// Who was told of the run; null where nobody wants to be.
+    #[serde(default)]
+    pub notice: Option<NoticeReport>,
 }
 
 /// What a person had removed from the platform.

@@ -13,7 +13,7 @@ use crate::decide::breakers::{Kind, Reading};
 use crate::decide::{KeepReason, Verdict};
 use crate::model::{human_bytes, human_count, visible};
 
-use super::{Deletion, Outcome, Report, Summary, leaks, undo};
+use super::{Deletion, Outcome, Report, Summary, leaks, notice, undo};
 use words::{Tally, Tone};
 
 /// The widest line of prose; paths and commands may be wider.
@@ -385,6 +385,10 @@ fn ending(page: &mut Page, report: &Report<'_>) {
     if let Some(retention) = words::retention(report.summary) {
         let first = "Note:   ";
         page.prose(first, first.len(), &retention);
+    }
+    for undelivered in notice::undelivered(report.summary) {
+        let first = "Note:   ";
+        page.prose(first, first.len(), &undelivered);
     }
     let folder = visible(report.summary.report_dir.trim_end_matches('/'));
     page.line(&format!("Report: {folder}/report.html"));

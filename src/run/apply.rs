@@ -21,6 +21,7 @@ use crate::list::uploads::Watch;
 use crate::model::{Group, Mode, Sha256Hash, Versioning, human_bytes, human_count};
 use crate::plan::{PlanGroup, PlanPolicy, PlanTarget, VerifiedPlan};
 use crate::record::{Ledger, PlanRow, PlanState, RecordError, Undo, UndoKind};
+use crate::report::figures::Stage;
 use crate::report::text::words;
 use crate::report::{Deletion, OrphanRecord, Outcome, undo};
 use crate::s3::{DeleteStore, S3Copy};
@@ -93,6 +94,7 @@ async fn sweep_approved(
     fresh: &VerifiedPlan,
 ) -> Result<(), RunFailure> {
     let plans = approved_plans(session, fresh).await?;
+    session.take_from_review(fresh, &plans);
     if !plans.is_empty() {
         count_eligible_anew(session);
     }
@@ -255,6 +257,7 @@ async fn apply_plan(
     let row = check_issued(&session.services.ledger, plan).await?;
     let review = Review::of(session, plan, approved).await?;
     let scan = scan(session, reading).await?;
+    session.enter(Stage::Plan);
     check_current(session, plan, &row, &scan)?;
     let Choice { candidates, kept, gone } = choose(session, plan, &scan, &review).await?;
     let planned: Vec<PlanGroup> = candidates.iter().flat_map(|candidate| candidate.planned.iter().cloned()).collect();
@@ -571,6 +574,7 @@ async fn dispose(
     chosen: Chosen<'_>,
 ) -> Result<(), RunFailure> {
     let Chosen { order: Order { plan, approved, pace, .. }, copier, scan, candidates, kept, gone } = chosen;
+    session.enter(Stage::Dispose);
     let services = session.services;
     let planned = candidates.iter().flat_map(|candidate| &candidate.planned);
     let objects: u64 = planned.clone().map(|group| group.objects).sum();

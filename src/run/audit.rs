@@ -7,6 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::scan::{Scan, scan};
 use super::versions::{VersionCounter, note_versions};
 use super::{Reading, RunFailure, Session, holds, trend};
+use crate::config::Approval;
 use crate::decide::breakers::{Allowances, Baseline, Kind, Listed, Reading as BreakerReading, WouldGo, judge_size};
 use crate::decide::holds::{eligible_under, verdict_under};
 use crate::decide::sightings::{Sighting, sight};
@@ -23,6 +24,7 @@ use crate::plan::{
     Backfill, DeletePlan, PLAN_VERSION, PlanGroup, PlanLedger, PlanPolicy, PlanTarget, PlanTotals, VerifiedPlan,
 };
 use crate::record::ScanDelta;
+use crate::report::figures::Stage;
 use crate::report::{OrphanRecord, Outcome};
 
 /// Orphans that are opened at the same time.
@@ -47,6 +49,7 @@ pub struct Audited {
 /// - Errors: [`RunFailure`].
 pub async fn audit(session: &mut Session<'_>, reading: &Reading) -> Result<Audited, RunFailure> {
     let scan = scan(session, reading).await?;
+    session.enter(Stage::Decide);
     let judged = match judge_orphans(session, reading, &scan).await {
         Ok(judged) => judged,
         // What was opened so far is shown, and called partial.
@@ -304,6 +307,7 @@ pub async fn backfill(session: &mut Session<'_>, reading: &Reading, backfill: Ba
 
 /// Writes the plan of a good scan and issues it.
 async fn make_plan(session: &mut Session<'_>, scan: &Scan, groups: Vec<PlanGroup>) -> Result<VerifiedPlan, RunFailure> {
+    session.enter(Stage::Plan);
     let (scope, ledger) = (session.scope, &session.services.ledger);
     let lifetime = chrono::Duration::from_std(scope.plan_lifetime(scan.as_of)).unwrap_or(chrono::Duration::MAX);
     let plan = DeletePlan {
@@ -326,6 +330,10 @@ async fn make_plan(session: &mut Session<'_>, scan: &Scan, groups: Vec<PlanGroup
     session.draft.plan_hash = Some(hash.to_string());
     if plan.totals.groups > 0 {
         session.next_command = Some(format!("orphan-sweeper apply {}", path.display()));
+    }
+    // A backfill is a person's, whatever the policy.
+    if scope.policy.approval == Approval::Required || plan.backfill.is_some() {
+        session.awaiting_review = plan.totals.groups;
     }
     Ok(VerifiedPlan { hash, plan })
 }

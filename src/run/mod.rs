@@ -7,7 +7,9 @@ pub mod audit;
 pub mod confirm;
 pub mod failure;
 mod forecast;
+pub mod health;
 pub mod holds;
+mod notices;
 pub mod purge;
 mod reap;
 mod restore;
@@ -26,6 +28,7 @@ mod watch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 pub use apply::PlanSource;
@@ -41,6 +44,7 @@ use crate::dispose::pace::Pace;
 use crate::exit::Exit;
 use crate::list::references::{self, References};
 use crate::model::Mode;
+use crate::notify::{Address, Notifier};
 use crate::plan::Backfill;
 use crate::platform::Platform;
 use crate::record::Ledger;
@@ -189,6 +193,16 @@ impl Keyring {
         Ok(url.map(|url| Platform::new(url, purge)))
     }
 
+    /// Who is told of runs. An address that cannot be read is told instead of sent to: it fails no run.
+    pub fn notifier(&self, config: &Config) -> Notifier {
+        let wanted = |address: Result<Option<SecretString>, SecretError>| -> Option<Address> {
+            address.map_err(|error| failure::chain(&error)).transpose()
+        };
+        let webhook = wanted(secrets::webhook(config, &self.variables));
+        let heartbeat = wanted(secrets::heartbeat(config, &self.variables));
+        Notifier::new(&config.notify, webhook, heartbeat)
+    }
+
     /// What a run of `scope` deletes with: the only place where the second pair of credentials is read.
     pub fn deleting(&self, services: &Services, scope: &Scope) -> Result<S3Delete, SetupError> {
         let credentials = secrets::store_for_deletion(&services.config, &self.variables)?;
@@ -302,8 +316,29 @@ pub async fn run_scope(
     scope: &Scope,
     job: &Job,
 ) -> Result<ScopeEnd, RunFailure> {
+    let notifier = keyring.notifier(&services.config);
+    // Boxed, so that the commands that run a scope stay small.
+    match Box::pin(run_and_report(services, keyring, (scope, job), &notifier)).await {
+        Ok(end) => {
+            notices::beat(services, scope, &notifier, (&end.summary, end.exit)).await;
+            Ok(end)
+        }
+        Err(failure) => {
+            notices::tell_failure(services, scope, &notifier, (job.command(), &failure)).await;
+            Err(failure)
+        }
+    }
+}
+
+async fn run_and_report(
+    services: &Services,
+    keyring: &Keyring,
+    (scope, job): (&Scope, &Job),
+    notifier: &Notifier,
+) -> Result<ScopeEnd, RunFailure> {
     let reading = keyring.reading(services, scope)?;
     let mut session = Session::begin(services, scope, &reading, job.command(), job.mode()).await?;
+    session.notifier = Some(notifier.clone());
     let result = match job {
         Job::Audit { .. } => audit::audit(&mut session, &reading).await.map(drop),
         Job::Backfill(backfill) => audit::backfill(&mut session, &reading, *backfill).await,

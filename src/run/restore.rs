@@ -20,6 +20,7 @@ use crate::parse::group_of_key;
 use crate::record::{Undo, UndoKind};
 use crate::report::Restored;
 use crate::report::csv::CsvFile;
+use crate::report::figures::Stage;
 use crate::s3::{CopyStore, Place, StoreError, WriteWhen, retry};
 
 /// Objects that are brought back at the same time.
@@ -69,6 +70,7 @@ pub async fn restore(
     let stop = session.services.stop.token.clone();
     session.draft.target.versioning = retry::read_with_retries(&stop, || reading.store.versioning()).await?;
     let undos = restorable(session, job).await?;
+    session.enter(Stage::Dispose);
     session.draft.plan_hash = undos.first().map(|undo| undo.plan.to_string());
     let undoing = keyring.undoing(session.services, &undos[0].bucket)?;
     let wish =

@@ -39,11 +39,12 @@ async fn remove(session: &Session<'_>, retention: &mut Retention) -> Result<(), 
     let mut needed = ledger.needed_runs(scope, before.now).await?;
     needed.extend(folder::newest_runs(reports, scope).iter().map(ToString::to_string));
     needed.insert(session.run.to_string());
+    retention.rows_compacted = ledger.forget_undelivered(scope, before.kept_from).await?;
     let old: Vec<String> =
         ledger.runs_before(scope, before.kept_from).await?.into_iter().filter(|run| !needed.contains(run)).collect();
     let gone = remove_folders(reports, scope, &old, retention);
     let compactable: Vec<String> = old.into_iter().filter(|run| gone.contains(run)).collect();
-    retention.rows_compacted = ledger.compact_runs(&compactable).await?;
+    retention.rows_compacted += ledger.compact_runs(&compactable).await?;
     // A checkpoint holds what is known of every row, so it pays for many entries only.
     let is_worth_it = |begins_at: Timestamp| before.kept_from - begins_at >= (before.now - before.kept_from) / 10;
     if ledger.chain_begins_at().await?.is_some_and(is_worth_it) {

@@ -12,6 +12,7 @@ use crate::list::references::ProvenReferences;
 use crate::list::uploads::{self, Found, Uploads};
 use crate::model::{DatasetId, Timestamp};
 use crate::report::csv::CsvFile;
+use crate::report::figures::Stage;
 use crate::report::leaks::{self, UploadCounts, UploadRecord, UploadVerdict};
 use crate::s3::retry;
 
@@ -41,6 +42,7 @@ pub struct Scan {
 pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, RunFailure> {
     let stop = session.services.stop.token.clone();
     let clock = session.services.clock.clone();
+    session.enter(Stage::List);
     session.draft.target.versioning = retry::read_with_retries(&stop, || reading.store.versioning()).await?;
 
     let bar = session.services.progress.counter("listing dataset prefixes");
@@ -75,6 +77,7 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     let mut uploads = uploads::take(&*reading.store, session.scope, session.scope.uploads.stale_after(), &stop).await;
     session.check_stop()?;
 
+    session.enter(Stage::References);
     // Only now are the rows read: one that was committed meanwhile protects its objects.
     let bar = session.services.progress.counter("reading live ids");
     let host_before_reading = clock.now();

@@ -1,16 +1,19 @@
 //! One run of one scope, from its first line in the ledger to its report.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-use super::{Reading, RunFailure, Services, retention};
+use super::{Reading, RunFailure, Services, notices, retention};
 use crate::clock::Stopwatch;
 use crate::config::{Disposal, Scope};
 use crate::decide::Waiver;
 use crate::decide::breakers::{Breaker, Kind, Reading as BreakerReading};
 use crate::exit::Exit;
 use crate::model::{Mode, RunId, Sha256Hash, Timestamp, Versioning};
+use crate::notify::Notifier;
+use crate::plan::VerifiedPlan;
 use crate::record::{RunEnd, RunStart};
 use crate::report::csv::CsvFile;
+use crate::report::figures::{self, Stage};
 use crate::report::folder::{self, ReportFolder};
 use crate::report::leaks::{LeakCounts, UploadCounts, UploadRecord, VersionCounts, VersionsOnly};
 use crate::report::{
@@ -49,6 +52,12 @@ pub struct Session<'s> {
     /// The plans that this run worked through to their end. They are closed, and their keys compacted, once the report tells
     /// them.
     pub finished_plans: Vec<Sha256Hash>,
+    /// Who is told what the run came to; `None`: nobody.
+    pub notifier: Option<Notifier>,
+    /// Groups of the run's own plan that wait for a person.
+    pub awaiting_review: u64,
+    /// What it is at, and since when.
+    stage: Option<(Stage, Stopwatch)>,
 }
 
 /// How a run ended.
@@ -173,6 +182,10 @@ impl<'s> Session<'s> {
             restore: None,
             purge: None,
             journal: None,
+            stages: Vec::new(),
+            verdicts: Vec::new(),
+            skips: Vec::new(),
+            notice: None,
         };
         Ok(Self {
             services,
@@ -189,7 +202,30 @@ impl<'s> Session<'s> {
             began: Stopwatch::start(),
             waiver: Waiver::Nothing,
             finished_plans: Vec::new(),
+            notifier: None,
+            awaiting_review: 0,
+            stage: None,
         })
+    }
+
+    /// Begins a stage, which ends the one before.
+    pub fn enter(&mut self, stage: Stage) {
+        self.leave_stage();
+        self.stage = Some((stage, Stopwatch::start()));
+    }
+
+    fn leave_stage(&mut self) {
+        if let Some((stage, since)) = self.stage.take() {
+            figures::add_stage(&mut self.draft.stages, stage, since.elapsed());
+        }
+    }
+
+    /// What a person approved of earlier plans, and this run applies, waits for nobody in the plan that it made.
+    pub fn take_from_review(&mut self, fresh: &VerifiedPlan, approved: &[VerifiedPlan]) {
+        let applied: HashSet<&str> =
+            approved.iter().flat_map(|plan| &plan.plan.groups).map(|group| group.prefix.as_str()).collect();
+        let covered = fresh.plan.groups.iter().filter(|group| applied.contains(group.prefix.as_str())).count();
+        self.awaiting_review = self.awaiting_review.saturating_sub(covered as u64);
     }
 
     /// Ends the run early where it was told to stop.
@@ -253,6 +289,7 @@ impl<'s> Session<'s> {
     /// - Errors: where the report or the ledger cannot be written; what was written by then stays.
     pub async fn finish(mut self, reading: &Reading) -> Result<ScopeEnd, RunFailure> {
         crate::failpoint::reach("before_report");
+        self.enter(Stage::Report);
         self.draft.coverage.list_requests = reading.store.list_requests();
         self.draft.finished_at = self.services.clock.now();
         self.draft.journal = match self.services.ledger.chain_head().await {
@@ -277,6 +314,15 @@ impl<'s> Session<'s> {
         }
         file.finish().map_err(RunFailure::ReportRow)?.publish()?;
         self.write_uploads()?;
+        self.draft.verdicts = figures::count_verdicts(&self.orphans);
+        if let Some(deletion) = self.draft.deletion.filter(|deletion| deletion.skipped > 0) {
+            let by_reason = self.services.ledger.skipped_by_reason(self.run).await?;
+            self.draft.skips = figures::count_skips(by_reason, deletion.skipped);
+        }
+        self.leave_stage();
+        // All that the run came to is known; what is left tells whether anybody took the message of it.
+        let told = notices::tell(&self).await;
+        self.draft.notice = told.as_ref().map(|told| told.report.clone());
         let mut report = Report {
             summary: &self.draft,
             orphans: &self.orphans,
@@ -316,6 +362,9 @@ impl<'s> Session<'s> {
             summary: String::from_utf8_lossy(&json).into_owned(),
         };
         self.services.ledger.finish_run(self.run, &end).await?;
+        if let Some(told) = &told {
+            notices::note_told(self.services, self.scope, self.run, told).await;
+        }
         for plan in self.finished_plans {
             self.services.ledger.close_plan(plan).await?;
         }

@@ -17,6 +17,7 @@ use aws_smithy_http_client::Builder;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 use secrecy::ExposeSecret;
 
+use super::meter::Meter;
 use super::{S3Copy, S3Delete, S3Read, S3Versions};
 use crate::clock::Clock;
 use crate::config::Store;
@@ -102,6 +103,7 @@ impl Connection {
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .time_source(SigningClock(clock))
+            .interceptor(Meter)
             .build();
         Ok(Self { client: Client::from_conf(config) })
     }

@@ -10,6 +10,7 @@ mod copy;
 mod delete;
 mod error;
 mod hidden;
+mod meter;
 mod read;
 pub mod retry;
 mod versions;

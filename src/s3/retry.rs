@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{StoreError, StoreFault};
+use crate::metrics;
 
 /// Attempts that one request gets.
 pub const MAX_ATTEMPTS: u32 = 6;
@@ -49,6 +50,7 @@ where
                     return Err(error);
                 }
                 tracing::debug!(error = %error, failed_attempts, "request failed; trying again");
+                metrics::request_retried(error.operation, &error.fault);
                 if !wait_before_retry(failed_attempts, stop).await {
                     return Err(error);
                 }

@@ -36,7 +36,7 @@ pub fn due(schedule: &Schedule, checked_until: Timestamp, now: Timestamp) -> Due
 ///
 /// In the hour that a change of daylight saving repeats, the calendar also gives the occurrence of the first time round,
 /// which lies before `moment`: taken for due, it would run every 15 seconds for an hour.
-fn first_after(schedule: &Schedule, moment: Timestamp) -> Option<Timestamp> {
+pub fn first_after(schedule: &Schedule, moment: Timestamp) -> Option<Timestamp> {
     const LOOK_AHEAD: usize = 4000;
     let occurrences = schedule.cron.iter_after(moment.with_timezone(&schedule.timezone)).take(LOOK_AHEAD);
     occurrences.map(|occurrence| occurrence.to_utc()).find(|occurrence| *occurrence > moment)

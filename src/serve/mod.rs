@@ -6,6 +6,7 @@ mod api;
 mod auth;
 mod desk;
 mod due;
+mod exporter;
 mod guard;
 mod health;
 mod http;
@@ -37,6 +38,8 @@ pub struct App {
     pub triggers: Arc<triggers::Triggers>,
     /// The last look at what is needed.
     pub health: health::Health,
+    /// What the metrics are.
+    pub exporter: exporter::Exporter,
     /// Reports that are read at a time.
     pub readers: Arc<tokio::sync::Semaphore>,
     /// Purges whose objects are removed at a time.

@@ -6,11 +6,14 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Shared, api, guard, health, problem};
+use super::{Shared, api, exporter, guard, health, problem};
 
 /// The routes of `serve`.
 pub fn router(app: &Shared) -> Router {
-    let open = OpenApiRouter::new().routes(routes!(health::healthz)).routes(routes!(health::readyz));
+    let open = OpenApiRouter::new()
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(exporter::metrics));
     let (routes, openapi) = open.merge(api::routes(app)).split_for_parts();
     let document = api::document(openapi);
     let document = serde_json::to_string(&document).unwrap_or_default();

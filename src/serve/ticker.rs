@@ -11,6 +11,7 @@ use tokio_cron_scheduler::{Job as Ring, JobScheduler};
 
 use super::desk::Desk;
 use super::due::{Due, due};
+use super::exporter::Exporter;
 use super::health::Health;
 use super::notify_systemd::{self, State};
 use super::triggers::{TriggerCommand, TriggerEnd, Triggers};
@@ -59,12 +60,13 @@ pub async fn serve(global: &Global, host: &Host, progress: Progress) -> Result<E
     let services = Services { config, clock: host.clock.clone(), ledger, stop: stop.clone(), progress };
     let keyring = Keyring::new(host.variables.clone());
     purges::check(&services, &keyring).await?;
+    let exporter = Exporter::install();
     for name in &scheduled {
         services.ledger.schedule_checked_until(name, host.clock.now()).await?;
     }
     let (triggers, desk): (Arc<Triggers>, _) = (Arc::default(), Desk::open()?);
     let api = match listener {
-        Some(listener) => Some(start_api(host, &services, &place, listener, (&triggers, &desk)).await?),
+        Some(listener) => Some(start_api(host, &services, &place, listener, (&triggers, &desk, &exporter)).await?),
         None => None,
     };
     let (ring, mut rings) = mpsc::channel(1);
@@ -86,6 +88,7 @@ pub async fn serve(global: &Global, host: &Host, progress: Progress) -> Result<E
         let scopes = services.config.scopes.iter().filter(|scope| scheduled.contains(&scope.name));
         look(&services, &keyring, scopes).await;
         run_triggers(&services, &keyring, &triggers).await;
+        exporter.look_again();
     }
     stop.token.cancel();
     ticker.shutdown().await.ok();
@@ -114,16 +117,18 @@ async fn start_api(
     services: &Services,
     place: &LedgerPlace,
     listener: TcpListener,
-    (triggers, desk): (&Arc<Triggers>, &Desk),
+    (triggers, desk, exporter): (&Arc<Triggers>, &Desk, &Exporter),
 ) -> Result<(JoinHandle<()>, Ledger), CommandError> {
     let ledger = Ledger::open(place, Absence::Refuse, host.clock.now()).await?;
     let own = Services { ledger: ledger.clone(), ..services.with_stop(services.stop.clone()) };
+    tokio::spawn(exporter.clone().keep(own.with_stop(services.stop.clone())));
     let app = Arc::new(App {
         services: own,
         keyring: Keyring::new(host.variables.clone()),
         host: host.clone(),
         triggers: Arc::clone(triggers),
         health: Health::default(),
+        exporter: exporter.clone(),
         readers: Arc::new(Semaphore::new(MOST_READERS)),
         cleaners: Semaphore::new(MOST_CLEANERS),
         desk: desk.clone(),

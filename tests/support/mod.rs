@@ -3,6 +3,7 @@
 pub mod api;
 pub mod database;
 pub mod gate;
+pub mod listener;
 pub mod memory;
 pub mod minio;
 pub mod nights;

@@ -19,6 +19,8 @@ macro_rules! book {
 #[path = "review.rs"]
 mod review;
 
+#[path = "notices.rs"]
+mod notices;
 #[expect(clippy::duplicate_mod, reason = "it is read once for each kind of ledger")]
 #[path = "purges.rs"]
 mod purges;

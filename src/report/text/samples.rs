@@ -242,6 +242,10 @@ pub(crate) fn audit(orphans: &[OrphanRecord]) -> Summary {
         restore: None,
         purge: None,
         journal: None,
+        stages: Vec::new(),
+        verdicts: Vec::new(),
+        skips: Vec::new(),
+        notice: None,
     }
 }
 

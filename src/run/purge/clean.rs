@@ -16,6 +16,7 @@ use crate::dispose::{Aside, Consent, Disposal, Halt, Tools, Unnoted};
 use crate::exit::Exit;
 use crate::list::pages::Pages;
 use crate::list::uploads::{Uploads, Watch};
+use crate::metrics::{self, PurgeOutcome};
 use crate::model::{DatasetId, RunId, Timestamp, Versioning};
 use crate::platform::Fate;
 use crate::record::{LockError, PurgeRow, PurgeState, PurgeSubject, Undo, UndoKind};
@@ -98,6 +99,7 @@ async fn go_on(services: &Services, keyring: &Keyring, run: RunId) -> Result<Cle
         Err(Broken { is_over: Some(state), .. }) => *state,
         Err(Broken { is_over: None, .. }) => work.purge.state,
     };
+    let is_whole = ended.is_ok();
     if let Err(broken) = ended {
         session.absorb(broken.failure);
     }
@@ -108,8 +110,18 @@ async fn go_on(services: &Services, keyring: &Keyring, run: RunId) -> Result<Cle
     if !state.is_pending() {
         services.ledger.end_purge(run, state).await?;
         services.ledger.forget_purge_lock(run);
+        metrics::purge_ended(super::kind_of(purge.subject), outcome_of(state, is_whole && left.is_empty()));
     }
     Ok(CleanUp { run, state, deletion, left, end })
+}
+
+/// What a purge that is over counts as.
+fn outcome_of(state: PurgeState, is_everything_gone: bool) -> PurgeOutcome {
+    match state {
+        PurgeState::Intended | PurgeState::Aborted | PurgeState::Unknown => PurgeOutcome::Failed,
+        PurgeState::Committed | PurgeState::Done if is_everything_gone => PurgeOutcome::Removed,
+        PurgeState::Committed | PurgeState::Done => PurgeOutcome::ObjectsLeft,
+    }
 }
 
 /// Ends a purge whose transaction changed nothing, with its report.

@@ -23,6 +23,7 @@ use super::{Keyring, RunFailure, Services, Stop};
 use crate::config::{Config, Scope};
 use crate::list::holds::HoldsError;
 use crate::list::references::ReferencesError;
+use crate::metrics::{PurgeKind, PurgeOutcome};
 use crate::model::{DatasetId, RunId};
 use crate::platform::PlatformError;
 use crate::record::{
@@ -189,6 +190,39 @@ impl Refusal {
             Self::Statements(errors) => errors.first()?.hint().into(),
             Self::Holds(_) | Self::Record(_) | Self::Lock(_) => return None,
         })
+    }
+}
+
+/// What a delete operation is called in the metrics.
+fn kind_of(subject: PurgeSubject) -> PurgeKind {
+    match subject {
+        PurgeSubject::Dataset(_) => PurgeKind::Dataset,
+        PurgeSubject::Job(_) => PurgeKind::Job,
+    }
+}
+
+impl Refusal {
+    /// What a purge that removed nothing counts as; nothing where its end is not known yet.
+    fn outcome(&self) -> Option<PurgeOutcome> {
+        match self {
+            Self::NotFound(_)
+            | Self::NotSynthetic { .. }
+            | Self::InUse { .. }
+            | Self::Held { .. }
+            | Self::Stopped { .. }
+            | Self::Latched { .. }
+            | Self::NotLive(_) => Some(PurgeOutcome::Refused),
+            Self::InDoubt { .. } => None,
+            Self::NotConfigured { .. }
+            | Self::Platform(_)
+            | Self::References(_)
+            | Self::Holds(_)
+            | Self::Record(_)
+            | Self::Lock(_)
+            | Self::Statements(_)
+            | Self::Run(_)
+            | Self::Store(_) => Some(PurgeOutcome::Failed),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use super::{JobDatasets, Order, Refusal, Removed, webhook};
 use crate::config::{Purge, Scope};
 use crate::dispose::is_there;
 use crate::list::references::Look;
+use crate::metrics;
 use crate::model::{DatasetId, RunId, Timestamp};
 use crate::platform::{Change, DatasetRow, Fate, Platform, PlatformError};
 use crate::record::{PurgeEvidence, PurgeRow, PurgeState, PurgedDataset, PurgedJob, RunStart};
@@ -24,6 +25,14 @@ const FATE_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 ///
 /// - Errors: [`Refusal`]; nothing was changed then, but where it says that it is in doubt.
 pub async fn remove(services: &Services, keyring: &Keyring, scope: &Scope, order: Order) -> Result<Removed, Refusal> {
+    let removed = remove_rows(services, keyring, scope, order).await;
+    if let Some(outcome) = removed.as_ref().err().and_then(Refusal::outcome) {
+        metrics::purge_ended(super::kind_of(order.subject()), outcome);
+    }
+    removed
+}
+
+async fn remove_rows(services: &Services, keyring: &Keyring, scope: &Scope, order: Order) -> Result<Removed, Refusal> {
     let door = Door::open(services, keyring, scope)?;
     door.check_stops().await?;
     let mut tries = 1;

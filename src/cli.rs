@@ -196,6 +196,18 @@ pub enum Command {
         #[arg(long)]
         probe: bool,
     },
+    /// Try the whole of it on the configured services, with rows and objects of its own that it removes again
+    #[command(
+        after_help = "Makes a dataset and a job, deletes both by the API, leaks a dataset on purpose, audits the scope once, and looks that a dry run\nof the plan leaves the leak alone. What it writes is noted in the ledger first; whatever ends it, exactly that is removed, by the\nnext selftest at the latest. It needs `[scope.purge]`, and the rights that config.toml shows at `[scope.selftest]`; `doctor` only reads.\nA target that is not on this host, or that has more live rows than a trial, needs --yes.\n\nExamples:\n  orphan-sweeper selftest\n  orphan-sweeper selftest --scope synthetic --yes --json > selftest.json\n  orphan-sweeper selftest --clean-up    only remove what earlier ones left\n\nExit codes: 0 every step passed, 1 a step failed, 2 usage or configuration, 4 refused (stop file or a latched breaker),\n6 another run holds the lock, 130/143 interrupted and cleaned up."
+    )]
+    Selftest {
+        /// Also on a target that may be production
+        #[arg(short, long)]
+        yes: bool,
+        /// Only remove what earlier self-tests left
+        #[arg(long, conflicts_with = "yes")]
+        clean_up: bool,
+    },
     /// Tell the whole story on an embedded store and SQLite; nothing to install
     #[command(after_help = "Example:\n  orphan-sweeper demo --dir /tmp/orphan-sweeper-demo")]
     Demo {

@@ -29,6 +29,7 @@ mod reports;
 mod retention;
 mod review;
 mod secrets;
+mod selftest;
 mod spelling;
 mod structure;
 mod support;

@@ -9,6 +9,7 @@ pub(crate) mod plan;
 mod purge;
 mod restore;
 mod runs;
+mod selftest;
 mod token;
 mod verify;
 
@@ -232,6 +233,7 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
         Command::Hold { action } => hold::hold(&global, host, action).await,
         Command::Ack { breaker, by, reason } => history::acknowledge(&global, host, &breaker, &by, &reason).await,
         Command::Token { action } => token::token(&global, host, action).await,
+        Command::Selftest { yes, clean_up } => selftest::selftest(&global, host, progress, yes, clean_up).await,
         Command::Doctor { probe } => doctor::doctor(&global, host, probe).await,
         Command::Ledger { action: LedgerAction::Backup { file } } => {
             let config = load(&global, host)?;

@@ -67,8 +67,8 @@ async fn create(global: &Global, host: &Host, name: &str, scope: &str) -> Result
     Ok(Exit::Done)
 }
 
-/// 256 bits of the operating system's.
-fn new_token() -> io::Result<String> {
+/// A new token: 256 bits of the operating system's.
+pub(super) fn new_token() -> io::Result<String> {
     let mut bytes = [0; 32];
     std::fs::File::open(RANDOM)?.read_exact(&mut bytes)?;
     Ok(format!("{MARK}{}", URL_SAFE_NO_PAD.encode(bytes)))

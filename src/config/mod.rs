@@ -10,6 +10,7 @@ mod quarantine;
 mod reader;
 mod scope;
 pub mod secrets;
+mod selftest;
 mod serve;
 mod tree;
 
@@ -27,6 +28,7 @@ pub use reader::parse_size;
 use reader::{Placed, Problems, Reader};
 use scope::Claim;
 pub use scope::{Approval, Disposal, Limits, LiveTable, Policy, Schedule, ScheduledCommand, Scope, TableName, quote};
+pub use selftest::{ScratchStatements, Selftest};
 pub use serve::Serve;
 pub use tree::Problem;
 

@@ -12,6 +12,7 @@ use super::holds::HoldsSource;
 use super::purge::{self, Purge};
 use super::quarantine::{self, Quarantine, QuarantineClaim};
 use super::reader::{Placed, Problems, Reader};
+use super::selftest::{self, Selftest};
 use super::tree::Place;
 use super::{DAY, Folder, holds};
 use crate::model::{Grace, Timestamp};
@@ -46,6 +47,8 @@ pub struct Scope {
     pub uploads: UploadPolicy,
     /// How rows of the platform are removed; `None`: not at all.
     pub purge: Option<Purge>,
+    /// What `selftest` writes with.
+    pub selftest: Selftest,
     /// When `serve` runs it.
     pub schedule: Option<Schedule>,
 }
@@ -290,6 +293,7 @@ fn read_rest(
     let uploads = read_uploads(reader.table("uploads"), policy.unsafe_short_grace, problems);
     let schedule = read_schedule(&mut reader, problems);
     let purge = purge::read(&mut reader, folder, problems);
+    let selftest = selftest::read(&mut reader, folder);
     reader.finish();
     Some(Scope {
         name: claim.name.as_ref()?.value.clone(),
@@ -305,6 +309,7 @@ fn read_rest(
         limits,
         uploads,
         purge,
+        selftest,
         schedule,
     })
 }

@@ -10,13 +10,16 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-use super::{Config, CredentialFiles, LedgerSource, Purge, Variables};
+use super::{Config, CredentialFiles, LedgerSource, Purge, Scope, Selftest, Variables};
 
 /// The variable with the address of the ledger's database.
 pub const LEDGER_VARIABLE: &str = "ORPHAN_SWEEPER_LEDGER_URL";
 
 /// The variable with the address of the role that removes rows of the platform.
 pub const PURGE_VARIABLE: &str = "ORPHAN_SWEEPER_PURGE_DATABASE_URL";
+
+/// The variable with the address of the role that inserts the rows of a self-test.
+pub const SELFTEST_VARIABLE: &str = "ORPHAN_SWEEPER_SELFTEST_DATABASE_URL";
 
 /// A pair of store credentials.
 #[derive(Debug, Clone)]
@@ -59,6 +62,23 @@ pub struct DatabaseUrl {
     pub shown: String,
     /// What an operator should set, where the connection could be read or redirected on its way.
     pub warning: Option<String>,
+}
+
+impl DatabaseUrl {
+    /// Whether the database is on this host by its address alone: no name is looked up.
+    pub fn is_on_this_host(&self) -> bool {
+        match self.backend {
+            Backend::Sqlite => true,
+            Backend::Postgres => PgConnectOptions::from_str(self.url.expose_secret())
+                .is_ok_and(|options| options.get_socket().is_some() || is_this_host(options.get_host())),
+        }
+    }
+
+    /// The role that connects.
+    pub fn role(&self) -> String {
+        let options = PgConnectOptions::from_str(self.url.expose_secret()).ok();
+        options.map(|options| options.get_username().to_owned()).unwrap_or_default()
+    }
 }
 
 /// The kinds of database that can hold the live rows.
@@ -131,6 +151,26 @@ pub fn store_for_deletion(config: &Config, variables: &Variables) -> Result<Stor
     }
 }
 
+/// The credentials that put the objects of a self-test: a pair of their own where one is given, else the pair that deletes.
+///
+/// - Source: `[scope.selftest]`, else `ORPHAN_SWEEPER_SELFTEST_ACCESS_KEY_ID` and `ORPHAN_SWEEPER_SELFTEST_SECRET_ACCESS_KEY`.
+pub fn store_for_selftest(
+    config: &Config,
+    scope: &Scope,
+    variables: &Variables,
+) -> Result<StoreCredentials, SecretError> {
+    let names = [
+        "ORPHAN_SWEEPER_SELFTEST_ACCESS_KEY_ID",
+        "ORPHAN_SWEEPER_SELFTEST_SECRET_ACCESS_KEY",
+        "ORPHAN_SWEEPER_SELFTEST_SESSION_TOKEN",
+    ];
+    let keys = ["scope.selftest.access_key_file", "scope.selftest.secret_key_file"];
+    match credentials(&scope.selftest.credentials, keys, variables, names)? {
+        Some(pair) => Ok(pair),
+        None => store_for_deletion(config, variables),
+    }
+}
+
 fn credentials(
     files: &CredentialFiles,
     keys: [&'static str; 2],
@@ -189,11 +229,30 @@ pub fn purge(purge: &Purge, variables: &Variables) -> Result<Option<DatabaseUrl>
         ("", None),
     ];
     let Some((name, url)) = only_one(candidates)? else { return Ok(None) };
+    platform_url(name, url).map(Some)
+}
+
+/// The address of the role that inserts the rows of a self-test; `None` where nothing gives it, and the role of the purge inserts.
+///
+/// - Source: `ORPHAN_SWEEPER_SELFTEST_DATABASE_URL`, `scope.selftest.url_file`. Two that differ are an error.
+pub fn selftest(selftest: &Selftest, variables: &Variables) -> Result<Option<DatabaseUrl>, SecretError> {
+    let url_file = selftest.url_file.as_deref();
+    let candidates = [
+        (SELFTEST_VARIABLE, variable(variables, SELFTEST_VARIABLE)),
+        ("scope.selftest.url_file", url_file.map(|path| read_file("scope.selftest.url_file", path)).transpose()?),
+        ("", None),
+    ];
+    let Some((name, url)) = only_one(candidates)? else { return Ok(None) };
+    platform_url(name, url).map(Some)
+}
+
+/// Reads an address of the platform's database by a role that changes it.
+fn platform_url(name: &'static str, url: SecretString) -> Result<DatabaseUrl, SecretError> {
     let read = read_database_url(name, url)?;
     if read.backend != Backend::Postgres {
         return Err(SecretError::BadUrl(name, "is not postgres, whose rows alone can be purged"));
     }
-    Ok(Some(read))
+    Ok(read)
 }
 
 /// Where the ledger is kept.
@@ -316,11 +375,7 @@ pub fn shared_role(ledger: &DatabaseUrl, live: &DatabaseUrl) -> Option<String> {
     if live.backend != Backend::Postgres || ledger.shown != live.shown {
         return None;
     }
-    let role = |url: &DatabaseUrl| {
-        let options = PgConnectOptions::from_str(url.url.expose_secret()).ok();
-        options.map(|options| options.get_username().to_owned())
-    };
-    (role(ledger) == role(live)).then(|| {
+    (ledger.role() == live.role()).then(|| {
         format!("the ledger in `{}` is written by the role that reads the live rows there; give it a role of its own, so that the reading one can write nothing", ledger.shown)
     })
 }
@@ -331,7 +386,7 @@ fn has_stray_password(url: &Url) -> bool {
 }
 
 /// Whether a host is this one, so that nobody stands between.
-fn is_this_host(host: &str) -> bool {
+pub fn is_this_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host.is_empty()
         || host.starts_with('/')

@@ -1904,3 +1904,99 @@ mod purge {
         assert!(wrong.to_string().contains("is not postgres"), "{wrong}");
     }
 }
+
+mod selftest {
+    use super::*;
+
+    fn with(lines: &str) -> String {
+        format!("{COMMITTED}\n[scope.selftest]\n{lines}\n")
+    }
+
+    #[test]
+    fn what_the_committed_file_shows_as_the_defaults_are_the_defaults() {
+        let config = loaded(COMMITTED);
+        let statements = &config.scopes[0].selftest.statements;
+        let children: Vec<String> = statements.insert_children.iter().map(|sql| format!("\"{sql}\"")).collect();
+        for (key, value) in [
+            ("insert_dataset", format!("\"{}\"", statements.insert_dataset)),
+            ("insert_children", format!("[{}]", children.join(", "))),
+            ("insert_job", format!("\"{}\"", statements.insert_job)),
+        ] {
+            let is_shown = |line: &str| {
+                line.strip_prefix("# ")
+                    .and_then(|line| line.split_once('='))
+                    .is_some_and(|(name, shown)| name.trim() == key && shown.trim() == value)
+            };
+            assert!(COMMITTED.lines().any(is_shown), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_statement_that_does_not_name_its_places_is_a_problem() {
+        for (lines, key, message) in [
+            ("statement = {}", "statement", "is no known key; write `statements`"),
+            ("access_key_file = \"a\"", "access_key_file", "stands alone"),
+            (
+                "[scope.selftest.statements]\ninsert_dataset = \"INSERT INTO a.b (id, name) VALUES ($1, $2)\"",
+                "statements.insert_dataset",
+                "names no `$3`",
+            ),
+            (
+                "[scope.selftest.statements]\ninsert_job = \"INSERT INTO a.b (id) VALUES ($1)\"",
+                "statements.insert_job",
+                "names no `$2`",
+            ),
+            (
+                "[scope.selftest.statements]\ninsert_children = [\"INSERT INTO a.b DEFAULT VALUES\"]",
+                "statements.insert_children",
+                "names no `$1`",
+            ),
+        ] {
+            let problem = only_problem(&with(lines));
+            assert_eq!(problem.key, format!("scope[0].selftest.{key}"), "{problem}");
+            assert!(problem.message.contains(message), "{problem}");
+        }
+    }
+
+    #[test]
+    fn it_writes_by_a_role_and_a_pair_of_its_own_where_they_are_given() {
+        let config = loaded(COMMITTED);
+        let scope = &config.scopes[0];
+        let role = |pairs: &[(&str, &str)]| secrets::selftest(&scope.selftest, &variables(pairs));
+        let purging = ("ORPHAN_SWEEPER_PURGE_DATABASE_URL", "postgres://purger:canary@h/d");
+        assert!(role(&[purging]).expect("none").is_none());
+        let url = role(&[purging, ("ORPHAN_SWEEPER_SELFTEST_DATABASE_URL", "postgres://tester:canary@h/d")]);
+        assert_eq!(url.expect("an address").expect("one").role(), "tester");
+        let pair = |pairs: &[(&str, &str)]| {
+            use secrecy::ExposeSecret as _;
+            let pair = secrets::store_for_selftest(&config, scope, &variables(pairs)).expect("a pair");
+            pair.access_key.expose_secret().to_owned()
+        };
+        let looking = [("AWS_ACCESS_KEY_ID", "looking"), ("AWS_SECRET_ACCESS_KEY", "x")];
+        let deleting =
+            [("ORPHAN_SWEEPER_DELETE_ACCESS_KEY_ID", "deleting"), ("ORPHAN_SWEEPER_DELETE_SECRET_ACCESS_KEY", "x")];
+        let testing =
+            [("ORPHAN_SWEEPER_SELFTEST_ACCESS_KEY_ID", "testing"), ("ORPHAN_SWEEPER_SELFTEST_SECRET_ACCESS_KEY", "x")];
+        assert_eq!(pair(&looking), "looking");
+        assert_eq!(pair(&[looking, deleting].concat()), "deleting");
+        assert_eq!(pair(&[looking, deleting, testing].concat()), "testing");
+    }
+
+    #[test]
+    fn a_database_is_on_this_host_by_its_address_alone() {
+        let config = loaded(COMMITTED);
+        for (url, is_here) in [
+            ("postgres://u:canary@127.0.0.1/d", true),
+            ("postgres://u:canary@[::1]/d", true),
+            ("postgres://u:canary@localhost/d", true),
+            ("postgres:///d?host=/run/postgresql", true),
+            ("postgres://u:canary@db.internal/d", false),
+            ("postgres://u:canary@localhost.internal/d", false),
+            ("postgres://u:canary@10.0.0.7/d", false),
+            ("sqlite:///d", true),
+        ] {
+            let read = secrets::database(&config, &variables(&[("ORPHAN_SWEEPER_DATABASE_URL", url)]));
+            assert_eq!(read.expect("an address").is_on_this_host(), is_here, "{url}");
+        }
+    }
+}

@@ -316,7 +316,7 @@ impl Probe {
         match self.deleter.delete_batch(&twice, Stopwatch::start()).await {
             Ok(replies) => Check::ok(
                 NAME,
-                format!("one key named twice in a request: {}, then {}", in_words(&replies[0]), in_words(&replies[1])),
+                format!("one key named twice in a request: {}, then {}", replies[0].in_words(), replies[1].in_words()),
             ),
             Err(error) => of_refused_delete(NAME, &error),
         }
@@ -354,7 +354,7 @@ impl Probe {
             match self.deleter.delete_one(key, Stopwatch::start()).await {
                 Ok(KeyReply::Deleted | KeyReply::AlreadyGone) => {}
                 Ok(reply) => {
-                    let detail = format!("`{}`: {}", visible(key.as_str()), in_words(&reply));
+                    let detail = format!("`{}`: {}", visible(key.as_str()), reply.in_words());
                     return Check::fail(NAME, detail, "objects with such keys would be reported as failed");
                 }
                 Err(error) => return of_refused_delete(NAME, &error),
@@ -462,17 +462,6 @@ fn keys_of(objects: &[Object]) -> String {
     objects.iter().map(|object| format!("`{}`", visible(object.key.as_str()))).collect::<Vec<_>>().join(", ")
 }
 
-fn in_words(reply: &KeyReply) -> String {
-    match reply {
-        KeyReply::Deleted => "deleted".to_owned(),
-        KeyReply::AlreadyGone => "already gone".to_owned(),
-        KeyReply::TryAgain(code) => format!("try again ({code})"),
-        KeyReply::Refused(code) => format!("refused ({code})"),
-        KeyReply::Locked => "refused (object lock)".to_owned(),
-        KeyReply::Unmentioned => "not mentioned".to_owned(),
-    }
-}
-
 fn of_refused_delete(name: &'static str, error: &StoreError) -> Check {
     let hint = if matches!(error.fault, StoreFault::Denied(_)) {
         RIGHTS
@@ -532,7 +521,7 @@ fn of_batch(keys: &[ObjectKey], replies: &[KeyReply]) -> Check {
         .iter()
         .zip(replies)
         .filter(|(_, reply)| !is_fine(reply))
-        .map(|(key, reply)| format!("`{}` {}", visible(key.as_str()), in_words(reply)))
+        .map(|(key, reply)| format!("`{}` {}", visible(key.as_str()), reply.in_words()))
         .collect();
     if !odd.is_empty() {
         return Check::fail(
@@ -541,7 +530,7 @@ fn of_batch(keys: &[ObjectKey], replies: &[KeyReply]) -> Check {
             "such objects would be reported as failed",
         );
     }
-    let absent = replies.last().map(in_words).unwrap_or_default();
+    let absent = replies.last().map(KeyReply::in_words).unwrap_or_default();
     Check::ok(
         NAME,
         format!("{} keys deleted by one request; one that was never there: {absent}", keys.len().saturating_sub(1)),

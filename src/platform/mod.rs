@@ -5,6 +5,7 @@
 //! transaction is rolled back; what is dropped without a commit changes nothing.
 
 mod check;
+pub mod scratch;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -76,6 +77,22 @@ pub enum PlatformError {
         /// Rows that it was to change.
         expected: u64,
     },
+    /// A statement of a self-test failed.
+    #[error("`scope.selftest.statements.{key}` failed")]
+    Scratch {
+        /// The statement's key.
+        key: &'static str,
+        /// Why.
+        source: sqlx::Error,
+    },
+    /// A statement of a self-test inserted other than one row.
+    #[error("`scope.selftest.statements.{key}` inserted {inserted} rows where one was meant; nothing was changed")]
+    NotOneRow {
+        /// The statement's key.
+        key: &'static str,
+        /// Rows that it inserted.
+        inserted: u64,
+    },
     /// It is not the database that says what is live.
     #[error("the purge's role is connected to {found}, the live ids are read from {expected}")]
     Elsewhere {
@@ -106,6 +123,9 @@ impl PlatformError {
             }
             Self::Configured { .. } | Self::Column { .. } | Self::OtherRows { .. } => {
                 "correct the statement in `[scope.purge.statements]`, or the rights of its role: `orphan-sweeper doctor`"
+            }
+            Self::Scratch { .. } | Self::NotOneRow { .. } => {
+                "correct the statement in `[scope.selftest.statements]`, or the rights of its role (config.toml of the project)"
             }
             Self::Statement { .. } => "check the rights of the purge's role: `orphan-sweeper doctor`",
             Self::Elsewhere { .. } => {

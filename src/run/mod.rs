@@ -16,6 +16,7 @@ mod restore;
 mod retention;
 pub mod review;
 mod scan;
+pub mod selftest;
 mod session;
 #[cfg(test)]
 mod simulation;
@@ -37,7 +38,7 @@ pub use restore::RestoreJob;
 pub use session::{ScopeEnd, Session};
 
 use crate::clock::Clock;
-use crate::config::secrets::{self, SecretError};
+use crate::config::secrets::{self, DatabaseUrl, SecretError};
 use crate::config::{Config, Purge, Scope, Variables};
 use crate::decide::breakers::Allowances;
 use crate::dispose::pace::Pace;
@@ -48,7 +49,7 @@ use crate::notify::{Address, Notifier};
 use crate::plan::Backfill;
 use crate::platform::Platform;
 use crate::record::Ledger;
-use crate::s3::{ConnectError, Connection, DeleteStore, ReadStore, S3Copy, S3Delete, S3Read, S3Versions};
+use crate::s3::{ConnectError, Connection, DeleteStore, ReadStore, S3Copy, S3Delete, S3Put, S3Read, S3Versions};
 use crate::telemetry::Progress;
 
 /// What every run of a command shares.
@@ -184,6 +185,11 @@ impl Keyring {
         Ok(references::open(&url, scope, Arc::clone(clock)))
     }
 
+    /// The address of the database that says who is live.
+    pub fn live_url(&self, config: &Config) -> Result<DatabaseUrl, SecretError> {
+        secrets::database(config, &self.variables)
+    }
+
     /// The platform's database by the role of `purge`; `None` where nothing gives its address. Nothing is sent yet.
     pub fn platform<'p>(&self, purge: &'p Purge) -> Result<Option<Platform<'p>>, SecretError> {
         let url = secrets::purge(purge, &self.variables)?;
@@ -217,6 +223,20 @@ impl Keyring {
             return Ok(Box::new(stage.clone()));
         }
         Ok(Box::new(self.deleting(services, scope)?))
+    }
+
+    /// What a self-test of `scope` puts its objects with, and what looks at single ones by the same pair.
+    pub fn putting(&self, services: &Services, scope: &Scope) -> Result<(S3Put, S3Copy), SetupError> {
+        let credentials = secrets::store_for_selftest(&services.config, scope, &self.variables)?;
+        let connection = Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?;
+        Ok((connection.putting(&scope.bucket), connection.copying()))
+    }
+
+    /// The addresses of the platform's database by the role of `purge`, and by the one that inserts the rows of a self-test.
+    pub fn scratching(&self, scope: &Scope, purge: &Purge) -> Result<Option<(DatabaseUrl, DatabaseUrl)>, SecretError> {
+        let Some(removing) = secrets::purge(purge, &self.variables)? else { return Ok(None) };
+        let inserting = secrets::selftest(&scope.selftest, &self.variables)?.unwrap_or_else(|| removing.clone());
+        Ok(Some((removing, inserting)))
     }
 
     /// What a command that deletes or restores copies with.

@@ -11,6 +11,7 @@ mod delete;
 mod error;
 mod hidden;
 mod meter;
+mod put;
 mod read;
 pub mod retry;
 mod versions;
@@ -24,6 +25,7 @@ pub use connect::{ConnectError, Connection};
 pub use copy::S3Copy;
 pub use delete::S3Delete;
 pub use error::{StoreError, StoreFault};
+pub use put::{S3Put, is_marked};
 pub use read::S3Read;
 pub use versions::S3Versions;
 
@@ -157,6 +159,28 @@ pub enum KeyReply {
     Locked,
     /// The store did not mention it.
     Unmentioned,
+}
+
+impl KeyReply {
+    /// Whether the key is gone.
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Deleted | Self::AlreadyGone => true,
+            Self::TryAgain(_) | Self::Refused(_) | Self::Locked | Self::Unmentioned => false,
+        }
+    }
+
+    /// What it says, to be shown.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Deleted => "deleted".to_owned(),
+            Self::AlreadyGone => "already gone".to_owned(),
+            Self::TryAgain(code) => format!("try again ({code})"),
+            Self::Refused(code) => format!("refused ({code})"),
+            Self::Locked => "refused (object lock)".to_owned(),
+            Self::Unmentioned => "not mentioned".to_owned(),
+        }
+    }
 }
 
 /// What deletes. Its methods try once: each attempt needs a proof of its own that the id is gone, whose age `proof` measures.

@@ -9,6 +9,7 @@ mod due;
 mod exporter;
 mod guard;
 mod health;
+mod here;
 mod http;
 mod notify_systemd;
 mod problem;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use crate::command::Host;
 use crate::run::{Keyring, Services};
 
+pub use here::Here;
 pub use ticker::serve;
 
 /// What the handlers of the API share.

@@ -112,7 +112,7 @@ async fn tell_when_stopping(variables: Variables, stop: Stop) {
 }
 
 /// Answers requests from now on until the stop; gives the task, and the ledger that it works with.
-async fn start_api(
+pub(super) async fn start_api(
     host: &Host,
     services: &Services,
     place: &LedgerPlace,

@@ -43,8 +43,20 @@ use Column::{Bytes, Digest, Id, Plain};
 const NUMBER: &str = "CAST(number AS TEXT)";
 
 /// Every such table, in the order in which they are compared.
-pub(in crate::record) const TABLES: [&Table; 11] =
-    [&RUNS, &PLANS, &ALLOWANCES, &ACKNOWLEDGEMENTS, &DECISIONS, &HOLDS, &LATCHES, &BASELINES, &UNDOS, &PURGES, &TOKENS];
+pub(in crate::record) const TABLES: [&Table; 12] = [
+    &RUNS,
+    &PLANS,
+    &ALLOWANCES,
+    &ACKNOWLEDGEMENTS,
+    &DECISIONS,
+    &HOLDS,
+    &LATCHES,
+    &BASELINES,
+    &UNDOS,
+    &PURGES,
+    &TOKENS,
+    &SCRATCH,
+];
 
 /// The runs.
 pub(in crate::record) const RUNS: Table = Table {
@@ -222,6 +234,25 @@ pub(in crate::record) const PURGES: Table = Table {
         Plain("xid"),
         Digest("evidence"),
         Digest("removed"),
+        Plain("began_at"),
+    ],
+};
+
+/// What self-tests wrote.
+pub(in crate::record) const SCRATCH: Table = Table {
+    row: "scratch",
+    name: "scratch",
+    subject: NUMBER,
+    columns: &[
+        Plain("number"),
+        Plain("run_id"),
+        Plain("scope"),
+        Plain("kind"),
+        Plain("name"),
+        Plain("dataset"),
+        Plain("size_bytes"),
+        Plain("etag"),
+        Plain("state"),
         Plain("began_at"),
     ],
 };

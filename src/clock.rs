@@ -73,6 +73,13 @@ impl Stopwatch {
         Self { monotonic: Instant::now(), wall: SystemTime::now() }
     }
 
+    /// One that was started that long ago.
+    #[cfg(test)]
+    #[expect(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]
+    pub fn started_before(age: Duration) -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() - age }
+    }
+
     /// The longer of the two measured times.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]

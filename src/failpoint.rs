@@ -95,7 +95,7 @@ pub fn lease() -> Option<std::time::Duration> {
 }
 
 #[cfg(test)]
-pub use stage::{Killed, is_staged, kill_at, leave, step_onto};
+pub use stage::{Killed, folder_in_memory, is_staged, kill_at, leave, step_onto};
 
 /// A simulated process, for the thread that plays it.
 #[cfg(test)]
@@ -113,6 +113,12 @@ mod stage {
     /// From now on this thread plays a process: it waits for no clock.
     pub fn step_onto() {
         IS_STAGED.set(true);
+    }
+
+    /// A folder in memory, where the machine has one: whoever syncs often then waits for no disk.
+    pub fn folder_in_memory() -> tempfile::TempDir {
+        let memory = std::path::Path::new("/dev/shm");
+        if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a folder")
     }
 
     /// Whether this thread plays a process.

@@ -203,9 +203,10 @@ async fn a_job_leaves_its_datasets_where_they_are_kept() {
     let dataset = platform.dataset("iq_raw", 2).await;
     let job = platform.job("failed", "synthetic_generation", &[dataset]).await;
     let before = platform.world.contents().await;
-    let ran = platform.purge(&["job", &job.to_string(), "--keep-datasets"]).await;
+    let ran = platform.world.program.run(&["purge", "job", &job.to_string(), "--keep-datasets", "--yes"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert_eq!(document(&ran)["purge"]["job"]["detached"], 1);
+    let sentence = "purge complete: the rows of the job are gone, 1 dataset stays without it; no object was there.";
+    assert!(ran.stdout.contains(sentence), "{ran:?}");
     assert!(!platform.names(job).await && platform.names(dataset).await);
     assert_eq!(platform.world.contents().await, before);
 }
@@ -715,4 +716,19 @@ async fn serve_goes_on_with_a_purge_that_was_left() {
     assert_eq!(served.code, 0, "{served:?}");
     assert!(!platform.names(id).await);
     assert_eq!(platform.objects(id).await, [0, 0]);
+}
+
+#[tokio::test]
+async fn a_role_in_another_database_than_the_live_ids_removes_nothing() {
+    let (mut here, there) = tokio::join!(Platform::new(), Platform::without_ledger());
+    let id = here.dataset("iq_raw", 1).await;
+    there.rows(id, "iq_raw").await;
+    let rows = (here.all_rows().await, there.all_rows().await);
+    let elsewhere = there.world.program.variables["ORPHAN_SWEEPER_PURGE_DATABASE_URL"].clone();
+    here.world.program.set("ORPHAN_SWEEPER_PURGE_DATABASE_URL", &elsewhere);
+    let ran = here.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.stderr.contains("the live ids are read from"), "{ran:?}");
+    assert_eq!((here.all_rows().await, there.all_rows().await), rows);
+    assert_eq!(here.objects(id).await, [1, 1]);
 }

@@ -55,16 +55,25 @@ async fn time_of_boto3(platform: &Platform, samples: usize) -> Option<Duration> 
 async fn a_dataset_of_100_samples_is_gone_within_a_second_and_of_1000_within_five() {
     let platform = Platform::new().await;
     for (samples, bar) in [(100, Duration::from_secs(1)), (1000, Duration::from_secs(5))] {
-        // The best of three: another process of this machine is none of ours.
-        let mut best = Duration::MAX;
+        // The best of three: other processes of this machine are none of ours.
+        let (mut took, mut allowed) = (Duration::MAX, Duration::ZERO);
         for _ in 0..3 {
-            best = best.min(time_of_purge(&platform, samples).await);
-            if best < bar {
+            took = time_of_purge(&platform, samples).await;
+            allowed = bar.mul_f64(crowding());
+            if took < allowed {
                 break;
             }
         }
-        assert!(best < bar, "{samples} samples took {best:?}");
+        assert!(took < allowed, "{samples} samples took {took:?}, {allowed:?} are allowed");
     }
+}
+
+/// How many processes want a core of this machine, where that is more than one: each gets its share only.
+fn crowding() -> f64 {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (load / f64::from(u32::try_from(cores).unwrap_or(1))).max(1.0)
 }
 
 #[tokio::test(flavor = "multi_thread")]

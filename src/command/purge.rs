@@ -8,6 +8,7 @@ use crate::cli::{Global, PurgeTarget};
 use crate::config::Scope;
 use crate::exit::Exit;
 use crate::model::{DatasetId, RunId, human_bytes, human_count, visible};
+use crate::platform::PlatformError;
 use crate::record::{Absence, Ledger, LockError, PurgeState};
 use crate::run::confirm::{ask_about, can_ask};
 use crate::run::failure::chain;
@@ -25,7 +26,9 @@ pub(super) struct PurgeArguments {
 impl From<Refusal> for CommandError {
     fn from(refusal: Refusal) -> Self {
         let exit = match &refusal {
-            Refusal::NotConfigured { .. } | Refusal::Statements(_) => Exit::Usage,
+            Refusal::NotConfigured { .. }
+            | Refusal::Statements(_)
+            | Refusal::Platform(PlatformError::Elsewhere { .. } | PlatformError::Standby) => Exit::Usage,
             Refusal::NotFound(_)
             | Refusal::NotSynthetic { .. }
             | Refusal::InUse { .. }

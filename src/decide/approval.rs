@@ -131,7 +131,9 @@ mod tests {
             at: Timestamp::UNIX_EPOCH,
         };
         // The order of the rows is no order of the decisions.
-        Decisions::of(made.iter().enumerate().rev().map(decision))
+        let backwards = Decisions::of(made.iter().enumerate().rev().map(decision));
+        assert_eq!(Decisions::of(made.iter().enumerate().map(decision)), backwards);
+        backwards
     }
 
     #[test]

@@ -83,6 +83,8 @@ mod tests {
         let limiter = Limiter::new(f64::MAX);
         limiter.answered();
         assert!((allowed(&limiter) - 2.0).abs() < 1e-9);
+        limiter.answered();
+        assert!((allowed(&limiter) - 2.5).abs() < 1e-9, "of two in flight, each answer brings half of one more");
         (0..200).for_each(|_| limiter.answered());
         assert!((allowed(&limiter) - MOST).abs() < 1e-9);
         limiter.throttled();

@@ -15,6 +15,8 @@ pub mod purge;
 pub mod reap;
 mod settle;
 pub mod space;
+#[cfg(test)]
+mod tests;
 pub mod transfer;
 
 use std::collections::HashSet;

@@ -101,7 +101,7 @@ impl Disposal<'_> {
 }
 
 /// What an intent ends as; `None`: as it was noted.
-fn outcome_of(
+pub(super) fn outcome_of(
     intent: Object,
     outcome: Option<&str>,
     found: Option<&Object>,

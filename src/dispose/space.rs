@@ -117,6 +117,12 @@ mod tests {
     const MILLION: u64 = 1_000_000;
 
     #[test]
+    fn thirty_two_mebibytes_stay_free() {
+        assert!(judge(Path::new("x"), 0, 32 << 20).is_ok());
+        assert!(judge(Path::new("x"), 0, (32 << 20) - 1).is_err());
+    }
+
+    #[test]
     fn one_byte_too_few_is_refused() {
         assert!(judge(Path::new("x"), 1000, 1000 + RESERVE_BYTES).is_ok());
         assert!(judge(Path::new("x"), 1000, 999 + RESERVE_BYTES).is_err());

@@ -277,7 +277,9 @@ async fn open_file(path: &Path, absence: Absence) -> Result<SqlitePool, RecordEr
         .busy_timeout(Duration::from_secs(20))
         .pragma("cache_size", "-2000");
     // One connection: a reader that turns writer while another writes would fail at once.
-    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await.map_err(failed_open)?;
+    // A file does not hang up, so it is not asked before each statement whether it is there.
+    let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false);
+    let pool = pool.connect_with(options).await.map_err(failed_open)?;
     MIGRATOR.run(&pool).await.map_err(|source| match source {
         MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => RecordError::Newer(place()),
         source => RecordError::Migrate { place: place(), source },

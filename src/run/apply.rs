@@ -24,7 +24,7 @@ use crate::record::{Ledger, PlanRow, PlanState, RecordError, Undo, UndoKind};
 use crate::report::figures::Stage;
 use crate::report::text::words;
 use crate::report::{Deletion, OrphanRecord, Outcome, undo};
-use crate::s3::{DeleteStore, S3Copy};
+use crate::s3::{CopyStore, DeleteStore};
 
 /// A plan that was named on the command line.
 pub struct PlanSource {
@@ -305,7 +305,7 @@ async fn apply_plan(
     }
     begin_plan(session, plan.hash).await?;
     crate::failpoint::reach("plan_started");
-    let copier = copier.as_ref();
+    let copier = copier.as_deref();
     let chosen = Chosen { order, copier, scan: &scan, candidates: &candidates, kept: &kept, gone: &gone };
     dispose(session, reading, &*deleter, chosen).await?;
     if session.draft.outcome == Outcome::Interrupted {
@@ -560,7 +560,7 @@ fn ask_person(session: &Session<'_>, approved: Approved, totals: crate::plan::Pl
 #[derive(Clone, Copy)]
 struct Chosen<'c> {
     order: Order<'c>,
-    copier: Option<&'c S3Copy>,
+    copier: Option<&'c dyn CopyStore>,
     scan: &'c Scan,
     candidates: &'c [Candidate],
     kept: &'c [(PlanGroup, SkipReason)],

@@ -49,7 +49,7 @@ use crate::notify::{Address, Notifier};
 use crate::plan::Backfill;
 use crate::platform::Platform;
 use crate::record::Ledger;
-use crate::s3::{ConnectError, Connection, DeleteStore, ReadStore, S3Copy, S3Delete, S3Put, S3Read, S3Versions};
+use crate::s3::{ConnectError, Connection, CopyStore, DeleteStore, ReadStore, S3Copy, S3Delete, S3Put, VersionStore};
 use crate::telemetry::Progress;
 
 /// What every run of a command shares.
@@ -240,20 +240,29 @@ impl Keyring {
     }
 
     /// What a command that deletes or restores copies with.
-    pub fn copying(&self, services: &Services) -> Result<S3Copy, SetupError> {
+    pub fn copying(&self, services: &Services) -> Result<Box<dyn CopyStore>, SetupError> {
+        #[cfg(test)]
+        if let Some(stage) = &self.stage {
+            return Ok(Box::new(stage.clone()));
+        }
         let credentials = secrets::store_for_deletion(&services.config, &self.variables)?;
-        Ok(Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?.copying())
+        let connection = Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?;
+        Ok(Box::new(connection.copying()))
     }
 
     /// What reads, copies from and empties a quarantine in `bucket`, and what reads versions there.
     pub fn undoing(&self, services: &Services, bucket: &str) -> Result<Undoing, SetupError> {
+        #[cfg(test)]
+        if let Some(stage) = &self.stage {
+            return Ok(stage.undoing());
+        }
         let credentials = secrets::store_for_deletion(&services.config, &self.variables)?;
         let connection = Connection::new(&services.config.store, &credentials, Arc::clone(&services.clock))?;
         Ok(Undoing {
-            store: connection.reading(bucket),
-            deleter: connection.deleting(bucket),
-            versions: connection.versions(bucket),
-            copier: connection.copying(),
+            store: Box::new(connection.reading(bucket)),
+            deleter: Box::new(connection.deleting(bucket)),
+            versions: Box::new(connection.versions(bucket)),
+            copier: Box::new(connection.copying()),
         })
     }
 }
@@ -261,13 +270,13 @@ impl Keyring {
 /// What works on copies and versions.
 pub struct Undoing {
     /// Lists the copies.
-    pub store: S3Read,
+    pub store: Box<dyn ReadStore>,
     /// Deletes copies whose time is over.
-    pub deleter: S3Delete,
+    pub deleter: Box<dyn DeleteStore>,
     /// Lists versions.
-    pub versions: S3Versions,
+    pub versions: Box<dyn VersionStore>,
     /// Copies back, and looks for originals.
-    pub copier: S3Copy,
+    pub copier: Box<dyn CopyStore>,
 }
 
 /// What a run is asked to do.

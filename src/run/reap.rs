@@ -126,8 +126,8 @@ async fn empty(
     let services = session.services;
     let pacer = Pacer::new(Pace::default(), services.clock.clone(), session.began);
     let tools = Tools {
-        store: &undoing.store,
-        deleter: &undoing.deleter,
+        store: &*undoing.store,
+        deleter: &*undoing.deleter,
         aside: None,
         references: &*reading.references,
         ledger: &services.ledger,
@@ -142,7 +142,7 @@ async fn empty(
         uploads: Watch::new(&*reading.store, session.scope, &services.stop.token, &scan.uploads),
     };
     let anchor = scan.references.anchor();
-    let reaper = Reaper::new(session.scope, quarantine, session.run, anchor, (tools, &undoing.copier));
+    let reaper = Reaper::new(session.scope, quarantine, session.run, anchor, (tools, &*undoing.copier));
     let emptied = reaper.empty(rules).await;
     let halt = reaper.halt();
     Ok((emptied?, halt))

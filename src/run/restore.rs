@@ -95,7 +95,7 @@ pub async fn restore(
     let copier = keyring.copying(session.services)?;
     hold(session, job, &ids).await?;
     crate::failpoint::reach("held");
-    let ended = bring_back(session, &wish, &groups, (&copier, &mut restored)).await;
+    let ended = bring_back(session, &wish, &groups, (&*copier, &mut restored)).await;
     let is_whole = restored.restored + restored.skipped + restored.failed == restored.objects;
     session.draft.restore = Some(restored.clone());
     let told = json!({ "of_run": job.run, "restored": restored.restored, "skipped": restored.skipped, "failed": restored.failed });
@@ -192,7 +192,7 @@ struct CopyFolder<'w> {
 
 impl<'w> CopyFolder<'w> {
     fn new(wish: &'w Wish<'w>, undo: &'w Undo) -> Self {
-        let pages = Pages::new(&wish.undoing.store, &undo.prefix, false, wish.stop);
+        let pages = Pages::new(&*wish.undoing.store, &undo.prefix, false, wish.stop);
         Self { undo, pages, listed: VecDeque::new() }
     }
 
@@ -258,7 +258,7 @@ impl Sources<'_> {
         loop {
             if self.open.is_none() {
                 let Some((id, group)) = self.groups.pop_front() else { return Ok(None) };
-                let keys = Undeleted::new(&self.wish.undoing.versions, &group, self.wish.stop);
+                let keys = Undeleted::new(&*self.wish.undoing.versions, &group, self.wish.stop);
                 self.open = Some((id, group, keys));
             }
             let Some((id, group, keys)) = &mut self.open else { continue };

@@ -36,10 +36,12 @@ pub struct Problem {
     /// The status.
     status: u16,
     /// What is wrong with this request.
-    detail: String,
+    #[schema(value_type = String)]
+    detail: Box<str>,
     /// What to do next, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<String>,
+    #[schema(value_type = Option<String>)]
+    hint: Option<Box<str>>,
     /// The names of what stands in the way, where it has names: the models that use a dataset.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     names: Vec<String>,
@@ -55,7 +57,7 @@ impl Problem {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
-            detail: detail.into(),
+            detail: detail.into().into(),
             hint: None,
             names: Vec::new(),
             challenge: None,
@@ -85,7 +87,7 @@ impl Problem {
     /// Says what to do next.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into().into());
         self
     }
 

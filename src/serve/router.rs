@@ -1,5 +1,7 @@
 //! Every route of the one port: health for whoever asks, the API for those with a token.
 
+use std::future::ready;
+
 use axum::extract::DefaultBodyLimit;
 use axum::{Router, middleware};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -18,7 +20,7 @@ pub fn router(app: &Shared) -> Router {
     let document = api::document(openapi);
     let document = serde_json::to_string(&document).unwrap_or_default();
     routes
-        .route("/api/v1/openapi.json", axum::routing::get(move || api::answer_document(document.clone())))
+        .route("/api/v1/openapi.json", axum::routing::get(move || ready(api::answer_document(document.clone()))))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(app.services.config.serve.max_body_bytes))

@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    const NEVER: AtomicBool = AtomicBool::new(false);
+    static NEVER: AtomicBool = AtomicBool::new(false);
 
     fn wanted(sort: SortBy, limit: usize) -> Wanted {
         Wanted { equal: Vec::new(), sort, is_descending: false, after: None, limit }

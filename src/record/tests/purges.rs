@@ -57,7 +57,7 @@ async fn a_purge_comes_back_as_it_was_told_and_is_a_run() {
     intend(&book, &told).await;
     assert_eq!(book.purge(run(1)).await.expect("readable").as_ref(), Some(&told));
     assert_eq!(book.run(&run(1).to_string()).await.expect("readable").expect("known").command, "purge");
-    assert_eq!(book.pending_purges(None).await.expect("readable"), [told.clone()]);
+    assert_eq!(book.pending_purges(None).await.expect("readable"), std::slice::from_ref(&told));
     assert_eq!(book.pending_purges(Some(OTHER)).await.expect("readable"), []);
     book.commit_purge(run(1), &removed(1)).await.expect("committed");
     let committed = PurgeRow { state: PurgeState::Committed, removed: Some(removed(1)), ..told };

@@ -333,7 +333,10 @@ fn purged(summary: &Summary, purge: &PurgeReport, command: &str) -> Headline {
     let rows = match &purge.job {
         None => format!("the rows of {datasets} are gone"),
         Some(job) if job.detached > 0 => {
-            format!("the rows of the job are gone, {} stay without it", counted(job.detached, "dataset", "datasets"))
+            format!(
+                "the rows of the job are gone, {} without it",
+                counted(job.detached, "dataset stays", "datasets stay")
+            )
         }
         Some(_) => format!("the rows of the job and of {datasets} are gone"),
     };

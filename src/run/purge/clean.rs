@@ -326,7 +326,7 @@ impl Work<'_> {
             Some(_) => Some(self.keyring.copying(services).map_err(Broken::pending)?),
             None => None,
         };
-        let aside = copier.as_ref().zip(session.draft.quarantine.as_ref());
+        let aside = copier.as_deref().zip(session.draft.quarantine.as_ref());
         let aside = aside.map(|(copier, folder)| Aside::new(copier, &folder.bucket, &folder.prefix));
         tracing::warn!(
             target: "deletions",

@@ -246,7 +246,11 @@ pub fn scope_of<'c>(config: &'c Config, named: Option<&str>) -> Result<&'c Scope
 pub async fn check(services: &Services, keyring: &Keyring, scope: &Scope) -> Result<(), Refusal> {
     let door = rows::Door::open(services, keyring, scope)?;
     let look = door.reading.references.look(&[]).await?;
-    door.platform.check(Some(&look.anchor.identity)).await.map_err(Refusal::Statements)
+    door.platform.check(Some(&look.anchor.identity)).await.map_err(|mut errors| match errors.as_slice() {
+        [PlatformError::Configured { .. }] | [_, _, ..] => Refusal::Statements(errors),
+        // Why no statement could be looked at.
+        _ => errors.pop().map_or(Refusal::Statements(Vec::new()), Refusal::Platform),
+    })
 }
 
 /// The purges that are not over, the oldest first: what a restart goes on with.
@@ -274,7 +278,7 @@ pub async fn resume_pending(services: &Services, keyring: &Keyring) {
                 tracing::info!(run_id = %purge.run, lock = %held, "another process works on a purge that was left");
             }
             Err(error) => {
-                tracing::error!(run_id = %purge.run, error = %chain(&error), "a purge that was left could not go on")
+                tracing::error!(run_id = %purge.run, error = %chain(&error), "a purge that was left could not go on");
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::world::{RowState, World};
+use super::world::{RowState, Steering, World};
 use crate::list::references::{
     Anchor, DatabaseIdentity, LiveRow, OpenTransactions, ProvenReferences, ProvenTable, Recognised, ReferencesError,
     SENTINELS, TableIdentity, check_anchor,
@@ -125,6 +125,9 @@ impl World {
             return Err(ReferencesError::Unproven { table: self.table_name.clone(), expected, arrived });
         }
         self.read_at.insert(run, self.step);
+        if self.steering == Steering::RowsComeAndGo {
+            self.come_back_unseen();
+        }
         let since = self.datasets.values().filter_map(|dataset| match dataset.row {
             RowState::Uncommitted(since) => Some(since + self.ahead + self.database_ahead),
             RowState::Absent | RowState::Live => None,
@@ -165,6 +168,7 @@ impl World {
             self.note_check(run, *id);
         }
         live.iter().for_each(|id| self.see_live(*id));
+        self.saw_live |= !live.is_empty();
         Ok(live)
     }
 }

@@ -37,8 +37,12 @@ pub enum Cut {
     KillAtStep(&'static str, u32),
     /// It is told to stop at its n-th turn.
     StopAtTurn(usize),
+    /// It is killed so many turns after one of its re-checks saw a row.
+    KillWhenSeenLive(u32),
     /// It goes on; at its n-th turn another process looks, sees every orphan live, and forgets its sightings.
     LookAtTurn(usize),
+    /// The same right after the n-th listing of a group.
+    LookAfterListing(u32),
 }
 
 /// Plays `run`; `None` where it was killed. Everything that can move without a turn moves before the next turn is given.
@@ -56,7 +60,7 @@ pub async fn direct<T>(
     let outer = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
     let bell = Arc::new(Bell { has_rung: AtomicBool::new(true), outer: Mutex::new(outer) });
     let waker = Waker::from(Arc::clone(&bell));
-    let mut turns = 0;
+    let (mut turns, mut turns_since, mut has_looked) = (0, 0, false);
     loop {
         loop {
             let (mut question, mut has_moved) = (pin!(ledger.run_count()), false);
@@ -84,8 +88,17 @@ pub async fn direct<T>(
             }
         }
         turns += 1;
+        let (listings, saw_live) = {
+            let world = world.lock();
+            (world.group_listings, world.saw_live)
+        };
+        turns_since += u32::from(saw_live);
         match cut {
             Cut::KillAtTurn(turn) if turns == *turn => {
+                failpoint::leave();
+                return None;
+            }
+            Cut::KillWhenSeenLive(later) if turns_since > *later => {
                 failpoint::leave();
                 return None;
             }
@@ -93,11 +106,18 @@ pub async fn direct<T>(
                 stop();
                 continue;
             }
-            Cut::LookAtTurn(turn) if turns == *turn => {
-                let ids = world.lock().come_and_go();
-                ledger.forget(super::story::SCOPE, &ids).await.expect("forgotten");
+            Cut::LookAtTurn(turn) if turns == *turn => look(world, ledger).await,
+            Cut::LookAfterListing(listing) if !has_looked && listings >= *listing => {
+                has_looked = true;
+                look(world, ledger).await;
             }
-            Cut::Never | Cut::KillAtTurn(_) | Cut::KillAtStep(..) | Cut::StopAtTurn(_) | Cut::LookAtTurn(_) => {}
+            Cut::Never
+            | Cut::KillAtTurn(_)
+            | Cut::KillAtStep(..)
+            | Cut::KillWhenSeenLive(_)
+            | Cut::StopAtTurn(_)
+            | Cut::LookAtTurn(_)
+            | Cut::LookAfterListing(_) => {}
         }
         let next = {
             let mut world = world.lock();
@@ -109,4 +129,10 @@ pub async fn direct<T>(
         };
         next.grant();
     }
+}
+
+/// Another process looks, and forgets what it sees live.
+async fn look(world: &Arc<Mutex<World>>, ledger: &Ledger) {
+    let ids = world.lock().come_and_go();
+    ledger.forget(super::story::SCOPE, &ids).await.expect("forgotten");
 }

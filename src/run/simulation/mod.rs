@@ -1,5 +1,5 @@
-//! The program in a world that a seed makes up: nights of audits, sweeps and applications, some killed, some two at a time,
-//! over a store and a database that fail in every way that real ones have been seen to, while writers come and go.
+//! The program in a world that a seed makes up: nights of audits, backfills, sweeps, applications and restores, some killed,
+//! some two at a time, over a store and a database that fail in every way that real ones have been seen to, while writers come and go.
 //!
 //! What runs is the production code, from `run_scope` down; only the client of the store and of the database are played. An
 //! oracle looks at every delete request before it is carried out. A seed tells the same story every time:
@@ -12,6 +12,7 @@ mod director;
 mod stage;
 mod store;
 mod story;
+mod undo;
 mod world;
 
 pub use stage::Stage;
@@ -86,17 +87,23 @@ fn no_seed_loses_a_live_dataset() {
     });
     let totals = totals.into_inner();
     println!(
-        "{} seeds in {:.0?}: {} runs, {} of them killed, {} calls, {} objects deleted, {} lost in the window",
+        "{} seeds in {:.0?}: {} runs, {} of them killed, {} backfills, {} calls, {} objects deleted, {} brought back, \
+         {} copies reaped, {} lost in the window",
         totals.stories,
         watch.elapsed(),
         totals.runs,
         totals.killed,
+        totals.backfilled,
         totals.calls,
         totals.deleted,
+        totals.restored,
+        totals.reaped,
         totals.lost_in_window
     );
     assert!(totals.stories >= wanted.unwrap_or(LEAST_SEEDS));
     assert!(totals.deleted > totals.stories, "the stories hardly delete anything");
+    let is_full = totals.restored > 0 && totals.reaped > 0 && totals.backfilled > 0;
+    assert!(totals.stories < LEAST_SEEDS || is_full, "nothing is brought back, or reaped, or backfilled");
     // Writers that step into the window between check and request lose objects there, and the stories know it.
     assert!(totals.stories < LEAST_SEEDS || totals.lost_in_window > 0, "nobody ever stepped into the window");
 }

@@ -13,8 +13,11 @@ use super::world::World;
 use crate::clock::Stopwatch;
 use crate::list::references::{Anchor, LiveRow, ProvenReferences, References, ReferencesError};
 use crate::model::{DatasetId, ObjectKey, Versioning};
-use crate::run::Reading;
-use crate::s3::{DeleteStore, KeyReply, Marker, Page, PageRequest, ReadStore, StoreError, UploadsPage};
+use crate::run::{Reading, Undoing};
+use crate::s3::{
+    Copied, CopyStore, DeleteStore, Head, KeyReply, Marker, OldVersionsPage, Page, PageRequest, Place, ReadBack,
+    ReadStore, StoreError, StoreFault, UploadsPage, VersionStore, VersionsAfter, WriteWhen,
+};
 
 /// A call that waits for its turn.
 pub struct Waiting(oneshot::Sender<()>);
@@ -50,6 +53,16 @@ impl Stage {
         }
     }
 
+    /// What works on copies.
+    pub fn undoing(&self) -> Undoing {
+        Undoing {
+            store: Box::new(self.clone()),
+            deleter: Box::new(self.clone()),
+            versions: Box::new(self.clone()),
+            copier: Box::new(self.clone()),
+        }
+    }
+
     async fn turn(&self) {
         let (grant, granted) = oneshot::channel();
         self.world.lock().waiting.push(Waiting(grant));
@@ -73,6 +86,11 @@ impl ReadStore for Stage {
         0
     }
 
+    async fn has_object(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+        self.turn().await;
+        self.world.lock().head(self.run, key.as_str()).map(|found| found.is_some())
+    }
+
     async fn uploads(&self, _after: Option<&Marker>) -> Result<UploadsPage, StoreError> {
         let date = self.world.lock().store_time();
         Ok(UploadsPage { uploads: Vec::new(), is_truncated: false, next: None, date })
@@ -90,6 +108,32 @@ impl DeleteStore for Stage {
         let keys = std::slice::from_ref(key);
         self.turn().await;
         self.world.lock().delete(self.run, keys).map(|replies| replies.into_iter().next().expect("a reply for the key"))
+    }
+}
+
+#[async_trait]
+impl CopyStore for Stage {
+    async fn head(&self, place: &Place) -> Result<Option<Head>, StoreError> {
+        self.turn().await;
+        self.world.lock().head(self.run, place.key.as_str())
+    }
+
+    async fn copy(&self, source: &Place, seen: &Head, target: &Place, when: WriteWhen) -> Result<Copied, StoreError> {
+        self.turn().await;
+        self.world.lock().copy(self.run, (source.key.as_str(), seen), (target.key.as_str(), when))
+    }
+
+    async fn read_back(&self, place: &Place, seen: &Head) -> Result<ReadBack, StoreError> {
+        self.turn().await;
+        self.world.lock().read_back(place.key.as_str(), seen)
+    }
+}
+
+#[async_trait]
+impl VersionStore for Stage {
+    async fn versions(&self, _prefix: &str, _after: Option<&VersionsAfter>) -> Result<OldVersionsPage, StoreError> {
+        let fault = StoreFault::Refused("the bucket keeps no versions".into());
+        Err(StoreError { operation: "ListObjectVersions", fault })
     }
 }
 

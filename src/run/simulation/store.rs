@@ -1,5 +1,6 @@
 //! A store that pages, lies and fails as the real ones have been seen to.
 
+use super::undo::QUARANTINE;
 use super::world::{Stored, World};
 use crate::model::{Object, ObjectKey, Timestamp, Versioning};
 use crate::s3::{KeyReply, Page, PageRequest, StoreError, StoreFault};
@@ -11,10 +12,12 @@ pub struct Late {
     pub keys: Vec<ObjectKey>,
 }
 
+/// Every object's size.
+pub const SIZE_BYTES: u64 = 10;
 const LIST: &str = "ListObjectsV2";
 const BATCH: &str = "DeleteObjects";
 
-fn failed(operation: &'static str, fault: StoreFault) -> StoreError {
+pub(super) fn failed(operation: &'static str, fault: StoreFault) -> StoreError {
     StoreError { operation, fault }
 }
 
@@ -26,7 +29,7 @@ impl World {
     }
 
     /// A fault of any request, at the rate of the scenario.
-    fn any_fault(&mut self) -> Option<StoreFault> {
+    pub(super) fn any_fault(&mut self) -> Option<StoreFault> {
         if !self.chance(self.store_faults) {
             return None;
         }
@@ -63,7 +66,12 @@ impl World {
                 4 => page.prefixes.reverse(),
                 _ => {
                     let foreign = format!("elsewhere/{}", request.prefix);
-                    page.objects.push(listed(&foreign, &Stored { version: 0, modified: page.date }));
+                    page.objects.push(Object {
+                        key: ObjectKey::new(foreign),
+                        size_bytes: SIZE_BYTES,
+                        etag: String::new(),
+                        last_modified: Some(page.date),
+                    });
                 }
             }
         } else if self.chance(self.stale_listings) && !page.objects.is_empty() {
@@ -74,6 +82,7 @@ impl World {
         for object in &page.objects {
             if let Some(stored) = self.objects.get(object.key.as_str()) {
                 let version = stored.version;
+                self.modified.insert(version, stored.modified);
                 let seen = (run, object.key.as_str().to_owned());
                 self.first_listed.entry(seen.clone()).or_insert(version);
                 self.listed.insert(seen, version);
@@ -81,6 +90,9 @@ impl World {
         }
         let (objects, prefixes) = (page.objects.len(), page.prefixes.len());
         self.tell(&format!("run {run} lists `{}`: {objects} objects, {prefixes} prefixes", request.prefix));
+        if !request.by_delimiter {
+            self.follow(&request.prefix);
+        }
         Ok(page)
     }
 
@@ -161,8 +173,11 @@ impl World {
     /// The store removes what a request names.
     pub(super) fn carry_out(&mut self, request: &Late) {
         for key in &request.keys {
-            if self.objects.remove(key.as_str()).is_some() {
-                self.judge_removal(request.run, key);
+            let Some(gone) = self.objects.remove(key.as_str()) else { continue };
+            if key.as_str().starts_with(QUARANTINE) {
+                self.undo.note_reaped(key);
+            } else {
+                self.judge_removal(request.run, key, &gone);
             }
         }
     }
@@ -171,8 +186,8 @@ impl World {
 fn listed(key: &str, stored: &Stored) -> Object {
     Object {
         key: ObjectKey::new(key),
-        size_bytes: 10,
-        etag: format!("\"{}\"", stored.version),
+        size_bytes: SIZE_BYTES,
+        etag: format!("\"{}\"", stored.etag),
         last_modified: Some(stored.modified),
     }
 }

@@ -1,7 +1,6 @@
 //! One story: a world, some nights, and what people and the program do in them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::Duration;
@@ -10,25 +9,31 @@ use parking_lot::Mutex;
 use super::database::DatabaseFault;
 use super::director::{Cut, direct};
 use super::stage::Stage;
-use super::world::{KnownPlan, RowState, World, prefix};
+use super::undo::Undo;
+use super::world::{KnownPlan, RowState, Steering, World, prefix};
 use crate::clock::ManualClock;
 use crate::config::{self, Config, Variables};
 use crate::decide::breakers::Allowances;
 use crate::exit::Exit;
 use crate::model::{DatasetId, Mode, Timestamp};
-use crate::record::{Ledger, PlanState};
+use crate::plan::Backfill;
+use crate::record::{self, Ledger, PlanState};
 use crate::run::apply::find_plan;
-use crate::run::{ApplyJob, Job, Keyring, ScopeEnd, Services, Stop, run_scope};
+use crate::run::{ApplyJob, Job, Keyring, RestoreJob, ScopeEnd, Services, Stop, run_scope};
 use crate::telemetry::Progress;
 
 pub const SCOPE: &str = "synthetic";
 
 /// The steps of the journal at which a process may be killed.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 14] = [
     "before_sightings",
     "plan_started",
     "before_intent",
     "after_intent",
+    "before_copy",
+    "after_copy",
+    "after_verify",
+    "held",
     "before_send",
     "after_send",
     "after_outcome",
@@ -47,6 +52,9 @@ pub struct Ending {
     pub killed: u64,
     pub calls: u64,
     pub deleted: u64,
+    pub reaped: u64,
+    pub restored: u64,
+    pub backfilled: u64,
     pub lost_in_window: usize,
 }
 
@@ -58,6 +66,9 @@ impl Ending {
         self.killed += other.killed;
         self.calls += other.calls;
         self.deleted += other.deleted;
+        self.reaped += other.reaped;
+        self.restored += other.restored;
+        self.backfilled += other.backfilled;
         self.lost_in_window += other.lost_in_window;
     }
 }
@@ -76,6 +87,11 @@ pub struct Story {
     /// Whether a good scan came after everything was mended, so that a person who looks finds nothing wrong.
     is_quiet: bool,
     jumps: u8,
+    /// Whether its people clear years of leaks by backfills.
+    backfills: bool,
+    backfilled: u64,
+    /// The plan that a killed run was at, where the story wants it applied again at once.
+    goes_on_with: Option<String>,
 }
 
 impl Story {
@@ -84,11 +100,16 @@ impl Story {
         let mut rng = fastrand::Rng::with_seed(seed);
         let begun: Timestamp = "2026-03-01T03:00:00Z".parse().expect("a time");
         let clock = ManualClock::at(begun);
-        let memory = PathBuf::from("/dev/shm");
-        let folder =
-            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.expect("a folder");
-        let is_automatic = rng.u8(0..4) > 0;
-        let config = config_of(&folder, is_automatic);
+        let folder = crate::failpoint::folder_in_memory();
+        let steering = match rng.u8(0..12) {
+            0 => Steering::RowsComeAndGo,
+            1 => Steering::WrongDatabase,
+            2 => Steering::WritersFollow,
+            3 => Steering::OthersLook,
+            _ => Steering::Chance,
+        };
+        let is_quarantine = rng.u8(0..3) == 0;
+        let config = config_of(&folder, rng.u8(0..4) > 0, is_quarantine);
         let scope = &config.scopes[0];
         let rates = [0.0, 0.005, 0.02, 0.06];
         let mut rate = || rates[rng.usize(0..rates.len())];
@@ -108,6 +129,7 @@ impl Story {
             has_jumped: false,
             clock: clock.clone(),
             grace: scope.policy.grace.span(),
+            span: Duration::from_std(scope.policy.min_sighting_span).expect("short"),
             datasets: BTreeMap::new(),
             objects: BTreeMap::new(),
             versions: 0,
@@ -124,9 +146,19 @@ impl Story {
             database_fault: DatabaseFault::None,
             hidden_row: None,
             hides_transactions: false,
+            steering,
+            group_listings: 0,
+            saw_live: false,
+            undo: Undo {
+                is_quarantine,
+                honours_conditions: rng.bool(),
+                keep: Duration::from_std(scope.quarantine.keep).expect("short"),
+                ..Undo::default()
+            },
             read_at: BTreeMap::new(),
             listed: BTreeMap::new(),
             first_listed: BTreeMap::new(),
+            modified: BTreeMap::new(),
             checks: BTreeMap::new(),
             blocked: std::collections::BTreeSet::new(),
             requested: Vec::new(),
@@ -135,6 +167,7 @@ impl Story {
             violations: Vec::new(),
         };
         let world = populate(world, &mut rng);
+        let backfills = rng.u8(0..4) == 0;
         let path = folder.path().join("reports/ledger.sqlite3");
         let ledger = Ledger::open_or_create(&path, begun).await.expect("a ledger");
         let services =
@@ -150,13 +183,20 @@ impl Story {
             plans: BTreeMap::new(),
             is_quiet: false,
             jumps: 0,
+            backfills,
+            backfilled: 0,
+            goes_on_with: None,
         }
     }
 
     /// Plays it to its end.
     pub async fn play(mut self) -> Ending {
-        for _ in 0..self.rng.usize(9..15) {
+        let swapped_at = self.rng.usize(2..5);
+        for night in 0..self.rng.usize(9..15) {
             self.day_passes();
+            if night >= swapped_at {
+                self.swap_database();
+            }
             self.people_act().await;
             self.night().await;
         }
@@ -176,6 +216,9 @@ impl Story {
             killed: self.killed,
             calls: world.step,
             deleted: world.deleted,
+            reaped: world.undo.reaped,
+            restored: world.undo.restored(),
+            backfilled: self.backfilled,
             lost_in_window: world.lost_in_window.len(),
         }
     }
@@ -215,6 +258,9 @@ impl Story {
         if self.rng.u8(0..4) > 0 {
             world.end_transactions();
         }
+        if self.goes_on_with.is_some() {
+            world.drop_what_came_back();
+        }
         if world.acts > 0.0 {
             (0..self.rng.u8(0..3)).for_each(|_| world.act());
         }
@@ -228,6 +274,28 @@ impl Story {
             let told = format!("a row is hidden for some scans: {:?}", world.hidden_row);
             world.tell(&told);
         }
+    }
+
+    /// From now on another database answers, where the story is about one: it is like ours, but for so few rows that no other
+    /// breaker tells. Nobody mends it.
+    fn swap_database(&mut self) {
+        let mut world = self.world.lock();
+        if world.steering != Steering::WrongDatabase || world.faults < 0.0 {
+            return;
+        }
+        // Drawn once: from now on no fault comes or goes.
+        world.mend();
+        world.faults = -1.0;
+        let live = world.datasets.iter().filter(|(_, dataset)| dataset.row == RowState::Live).map(|(id, _)| *id);
+        let missing = self.rng.usize(1..=5);
+        let held = live.skip(missing).collect();
+        world.database_fault = match self.rng.u8(0..3) {
+            0 => DatabaseFault::Swapped(held),
+            1 => DatabaseFault::OtherTimeline(held),
+            _ => DatabaseFault::Elsewhere(held),
+        };
+        world.tell(&format!("another database answers, without {missing} of the rows"));
+        self.is_quiet = false;
     }
 
     /// A person acknowledges what latched, once all is mended and a good scan has said so.
@@ -247,8 +315,11 @@ impl Story {
         self.services.stop = Stop::default();
         let first = self.job().await;
         let second = if self.rng.u8(0..6) == 0 { Some(self.job().await) } else { None };
+        let steering = self.world.lock().steering;
         let cut = match self.rng.u8(0..10) {
             _ if second.is_some() => Cut::Never,
+            0..7 if steering == Steering::RowsComeAndGo => Cut::KillWhenSeenLive(self.rng.u32(0..3)),
+            0..7 if steering == Steering::OthersLook => Cut::LookAfterListing(self.rng.u32(1..24)),
             0 | 1 => Cut::KillAtTurn(self.rng.usize(1..60)),
             2 | 3 => Cut::KillAtStep(STEPS[self.rng.usize(0..STEPS.len())], self.rng.u32(1..4)),
             4 => Cut::StopAtTurn(self.rng.usize(1..60)),
@@ -264,6 +335,7 @@ impl Story {
         self.runs += numbers.len();
         for (number, job) in numbers.iter().zip(&jobs) {
             let what = match job {
+                Job::Restore(job) => format!("restore of run {:?}", self.run_of(&job.run)),
                 Job::Apply(job) => {
                     format!("apply of the plan of run {:?}", self.run_of(&job.source.verified.plan.run_id.to_string()))
                 }
@@ -299,7 +371,11 @@ impl Story {
             }
             None => self.end_killed(numbers[0]).await,
         }
+        let holds = self.services.ledger.holds(SCOPE, None).await.expect("holds");
         let mut world = self.world.lock();
+        let step = world.step;
+        holds.iter().for_each(|hold| _ = world.undo.held.entry(hold.id).or_insert(step));
+        (world.group_listings, world.saw_live) = (0, false);
         world.waiting.clear();
         world.blocked.clear();
         world.checks.clear();
@@ -307,8 +383,14 @@ impl Story {
 
     /// What the program is told to do tonight.
     async fn job(&mut self) -> Job {
+        if let Some(hash) = self.goes_on_with.take() {
+            return self.apply(&hash).await;
+        }
         let open = self.open_plans().await;
+        let quarantines = self.services.ledger.kept_quarantines(SCOPE).await.expect("quarantines");
         match self.rng.u8(0..10) {
+            0 | 1 if !quarantines.is_empty() => self.restore(&quarantines),
+            0..=2 if self.backfills => self.backfill(),
             0..=2 => Job::Audit { fail_on_orphans: false },
             3..=5 if !open.is_empty() => {
                 let hash = &open[self.rng.usize(0..open.len())];
@@ -316,6 +398,22 @@ impl Story {
             }
             _ => Job::Sweep { mode: Mode::Live },
         }
+    }
+
+    /// A person wants back what a run deleted: all of it, or one dataset.
+    fn restore(&mut self, quarantines: &[record::Undo]) -> Job {
+        let ids: Vec<DatasetId> = self.world.lock().hot.iter().copied().collect();
+        let is_one = !ids.is_empty() && self.rng.bool();
+        let dataset = is_one.then(|| ids[self.rng.usize(0..ids.len())]);
+        let run = quarantines[self.rng.usize(0..quarantines.len())].run.to_string();
+        Job::Restore(Box::new(RestoreJob { run, dataset, mode: Mode::Live, asks_first: false }))
+    }
+
+    /// A person clears what is older than some date.
+    fn backfill(&mut self) -> Job {
+        self.backfilled += 1;
+        let now = self.world.lock().store_time();
+        Job::Backfill(Backfill { created_before: now - Duration::hours(self.rng.i64(1..60 * 24)) })
     }
 
     async fn apply(&self, hash: &str) -> Job {
@@ -377,6 +475,9 @@ impl Story {
             end.exit, end.summary.outcome, end.summary.groups.eligible, end.summary.deletion
         ));
         world.judge_run(number, plan.as_ref());
+        if let Some(restored) = end.summary.restore.as_ref().filter(|restored| restored.failed == 0) {
+            world.judge_restore(number, restored.restored);
+        }
         self.is_quiet = world.is_whole() && tripped.is_empty() && end.summary.coverage.complete;
         if let Some(deletion) = end.summary.deletion {
             let sum =
@@ -389,24 +490,41 @@ impl Story {
 
     async fn end_killed(&mut self, number: usize) {
         self.killed += 1;
-        let newest = self.services.ledger.runs(Some(SCOPE), 1).await.expect("runs").pop();
-        if let Some(row) = newest.filter(|row| !self.run_ids.contains_key(&row.run_id)) {
-            self.run_ids.insert(row.run_id, number);
-        }
-        let begun = self.services.ledger.interrupted_plan(SCOPE).await.expect("read");
+        let ledger = &self.services.ledger;
+        let newest = ledger.runs(Some(SCOPE), 1).await.expect("runs").pop();
+        let row = newest.filter(|row| !self.run_ids.contains_key(&row.run_id));
+        let begun = ledger.interrupted_plan(SCOPE).await.expect("read");
         let mut plan = None;
-        if let Some(row) = begun {
-            self.learn(&row.hash).await;
-            plan = self.plans.get(&row.hash).cloned();
+        if let Some(row) = row {
+            self.run_ids.insert(row.run_id.clone(), number);
+            if let Some(begun) = begun {
+                self.learn(&begun.hash).await;
+            }
+            for (hash, known) in &self.plans {
+                let hash = crate::model::Sha256Hash::parse(hash).expect("a hash");
+                if self.services.ledger.runs_of_plan(hash).await.expect("runs").contains(&row.run_id) {
+                    plan = Some(known.clone());
+                }
+            }
         }
         let mut world = self.world.lock();
         world.tell(&format!("run {number} is killed"));
         world.judge_run(number, plan.as_ref());
+        if world.steering == Steering::RowsComeAndGo && world.saw_live {
+            self.goes_on_with = plan.map(|plan| plan.plan.hash().to_string());
+        }
         self.is_quiet = false;
     }
 }
 
-fn config_of(folder: &tempfile::TempDir, is_automatic: bool) -> Config {
+/// Where copies are kept, every time is shorter, so that one story holds a deletion, its undo, and the next deletion.
+fn config_of(folder: &tempfile::TempDir, is_automatic: bool, is_quarantine: bool) -> Config {
+    let shorter = [
+        ("POLICY__DISPOSAL", "quarantine"),
+        ("POLICY__GRACE", "48h"),
+        ("POLICY__MIN_SIGHTING_SPAN", "24h"),
+        ("QUARANTINE__KEEP", "72h"),
+    ];
     let variables = [
         ("POLICY__APPROVAL", if is_automatic { "automatic" } else { "required" }),
         ("LIMITS__MAX_ORPHAN_SHARE", "1.0"),
@@ -415,6 +533,7 @@ fn config_of(folder: &tempfile::TempDir, is_automatic: bool) -> Config {
     ];
     let variables: Variables = variables
         .into_iter()
+        .chain(shorter.into_iter().filter(|_| is_quarantine))
         .map(|(key, value)| (format!("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__{key}"), value.to_owned()))
         .collect();
     let text = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml"));

@@ -7,6 +7,7 @@ use chrono::Duration;
 use super::database::DatabaseFault;
 use super::stage::Waiting;
 use super::store::Late;
+use super::undo::{QUARANTINE, Undo};
 use crate::clock::ManualClock;
 use crate::config::TableName;
 use crate::model::{DatasetId, ObjectKey, Timestamp};
@@ -41,8 +42,15 @@ pub struct Dataset {
 #[derive(Debug, Clone)]
 pub struct Stored {
     pub version: u64,
-    /// When it was written, by the store's clock.
+    pub etag: u64,
+    /// What it holds: a good copy holds what its source does.
+    pub bytes: u64,
+    /// Whether it carries what belongs to it.
+    pub is_labelled: bool,
+    /// When it was written, by the store's clock, in truth, and at which step.
     pub modified: Timestamp,
+    pub written: Timestamp,
+    pub step: u64,
 }
 
 /// What a re-check of a run said of an id, and what was true then.
@@ -65,6 +73,24 @@ pub struct Requested {
     /// The version that the run listed last.
     pub listed: u64,
     pub check: Check,
+    /// When it arrived, in truth.
+    pub at: Timestamp,
+}
+
+/// What a story makes more of than chance would.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    /// Nothing.
+    Chance,
+    /// Rows come back while their objects are deleted, the process dies when it has seen one, the row goes again, and the
+    /// plan is applied again.
+    RowsComeAndGo,
+    /// For nights, another database answers, which is like ours but for a few rows.
+    WrongDatabase,
+    /// Whenever a group was listed, somebody may write into it.
+    WritersFollow,
+    /// Another process sees orphans live right after a group was listed.
+    OthersLook,
 }
 
 /// What is known of a plan.
@@ -92,6 +118,7 @@ pub struct World {
     pub has_jumped: bool,
     pub clock: ManualClock,
     pub grace: Duration,
+    pub span: Duration,
     pub datasets: BTreeMap<DatasetId, Dataset>,
     pub objects: BTreeMap<String, Stored>,
     pub versions: u64,
@@ -112,10 +139,18 @@ pub struct World {
     pub database_fault: DatabaseFault,
     pub hidden_row: Option<(DatasetId, u8)>,
     pub hides_transactions: bool,
+    /// What is made of chance where the story has a point to make.
+    pub steering: Steering,
+    /// Group listings of the runs in progress, and whether one of their re-checks saw a row.
+    pub group_listings: u32,
+    pub saw_live: bool,
+    pub undo: Undo,
     // The oracle's memory.
     pub read_at: BTreeMap<usize, u64>,
     pub listed: BTreeMap<(usize, String), u64>,
     pub first_listed: BTreeMap<(usize, String), u64>,
+    /// When each version that was listed was written, by the store's clock.
+    pub modified: BTreeMap<u64, Timestamp>,
     pub checks: BTreeMap<(usize, DatasetId), Check>,
     pub blocked: BTreeSet<DatasetId>,
     pub requested: Vec<Requested>,
@@ -130,7 +165,7 @@ pub fn prefix(pattern: usize, id: DatasetId) -> String {
 }
 
 /// The id that a key belongs to.
-fn id_of(key: &str) -> Option<DatasetId> {
+pub(super) fn id_of(key: &str) -> Option<DatasetId> {
     let group = key.strip_prefix("synthetic/")?.split('/').next()?;
     DatasetId::parse_lenient(group.strip_prefix("dataset-").unwrap_or(group))
 }
@@ -145,7 +180,7 @@ impl World {
         self.trace.push(format!("{:5} {event}", self.step));
     }
 
-    fn violate(&mut self, what: String) {
+    pub(super) fn violate(&mut self, what: String) {
         self.tell(&format!("VIOLATION: {what}"));
         self.violations.push(what);
     }
@@ -153,8 +188,16 @@ impl World {
     /// Writes an object.
     pub(super) fn put(&mut self, key: &str, age: Duration) {
         self.versions += 1;
-        let modified = self.store_time() - age;
-        let stored = Stored { version: self.versions, modified };
+        let stored = Stored {
+            version: self.versions,
+            etag: self.versions,
+            bytes: self.versions,
+            is_labelled: true,
+            modified: self.store_time() - age,
+            written: self.now - age,
+            step: self.step,
+        };
+        self.undo.written.insert(stored.bytes);
         self.objects.insert(key.to_owned(), stored);
     }
 
@@ -191,6 +234,9 @@ impl World {
     /// The oracle at the arrival of a delete request.
     pub(super) fn judge_request(&mut self, run: usize, keys: &[ObjectKey]) {
         let first = keys[0].as_str();
+        if first.starts_with(QUARANTINE) {
+            return self.judge_reaping(run, keys);
+        }
         let Some(id) = id_of(first) else { return self.violate(format!("`{first}` belongs to no dataset")) };
         let Some(check) = self.checks.get_mut(&(run, id)) else {
             return self.violate(format!("{id} was requested and nobody asked for it"));
@@ -206,9 +252,8 @@ impl World {
         if check.was_live {
             self.violate(format!("{id} was live when it was asked for last"));
         }
-        let grace = if self.has_jumped { self.grace / 2 } else { self.grace };
-        if self.now - check.gone_at < grace - Duration::minutes(30) {
-            self.violate(format!("{id} lost its row only {} h ago", (self.now - check.gone_at).num_hours()));
+        if self.undo.held.get(&id).is_some_and(|since| *since <= check.step) {
+            self.violate(format!("{id} is held"));
         }
         for key in keys {
             if id_of(key.as_str()) != Some(id) {
@@ -219,7 +264,7 @@ impl World {
                 continue;
             };
             let key = key.as_str().to_owned();
-            self.requested.push(Requested { run, key, id, listed, check: check.clone() });
+            self.requested.push(Requested { run, key, id, listed, check: check.clone(), at: self.now });
         }
         if keys.len() > 1 {
             self.blocked.remove(&id);
@@ -227,17 +272,27 @@ impl World {
     }
 
     /// An object is gone by our request: of a live dataset only in the window between check and request.
-    pub(super) fn judge_removal(&mut self, run: usize, key: &ObjectKey) {
+    pub(super) fn judge_removal(&mut self, run: usize, key: &ObjectKey, gone: &Stored) {
         self.deleted += 1;
         let Some(id) = id_of(key.as_str()) else { return };
         let asked = self.requested.iter().rev().find(|asked| asked.run == run && asked.key == key.as_str());
-        let checked = asked.map_or(0, |asked| asked.check.step);
-        let Some(dataset) = self.datasets.get(&id).filter(|dataset| dataset.row == RowState::Live) else { return };
-        if dataset.live_since > checked {
+        let (checked, listed) = asked.map_or((0, 0), |asked| (asked.check.step, asked.listed));
+        if self.undo.is_quarantine {
+            self.judge_copy(run, key, gone, listed);
+        }
+        let Some(since) = self.wanted_since(id) else { return };
+        if since > checked {
             self.lost_in_window.insert(key.as_str().to_owned());
         } else {
             self.violate(format!("`{}` of a live dataset is gone", key.as_str()));
         }
+    }
+
+    /// Since which step somebody wants the objects of an id: it has a row, or a person holds it.
+    pub(super) fn wanted_since(&self, id: DatasetId) -> Option<u64> {
+        let dataset = self.datasets.get(&id).filter(|dataset| dataset.row == RowState::Live);
+        let live = dataset.map(|dataset| dataset.live_since);
+        live.into_iter().chain(self.undo.held.get(&id).copied()).min()
     }
 
     /// The oracle at the end of a run: what it asked for stands in its plan, as the plan saw it, and was not seen live since.
@@ -248,8 +303,23 @@ impl World {
         }
         let Some(plan) = plan else { return self.violate(format!("run {run} deletes by no plan")) };
         let made = self.read_at.get(&plan.run).copied().unwrap_or(0);
+        // A backfill waives the time since the first sighting; the span of the sightings stays. One jump of every clock may
+        // be half of the one, and all of the other.
+        let waived = plan.plan.backfill.map(|backfill| backfill.created_before);
+        let least = match (waived, self.has_jumped) {
+            (None, false) => self.grace,
+            (None, true) => self.grace / 2,
+            (Some(_), false) => self.span,
+            (Some(_), true) => Duration::zero(),
+        };
         for asked in asked {
-            let Requested { key, id, listed, check, .. } = asked;
+            let Requested { key, id, listed, check, at, .. } = asked;
+            if at - check.gone_at < least - Duration::minutes(30) {
+                self.violate(format!("{id} lost its row only {} h before", (at - check.gone_at).num_hours()));
+            }
+            if waived.is_some_and(|date| self.modified.get(&listed).is_none_or(|modified| *modified >= date)) {
+                self.violate(format!("`{key}` is not older than the date of the backfill"));
+            }
             if !plan.plan.groups.iter().any(|group| group.id == id && key.starts_with(&group.prefix)) {
                 self.violate(format!("`{key}` is in no plan"));
             }
@@ -271,6 +341,7 @@ impl World {
         if self.is_strict && !self.lost_in_window.is_empty() {
             self.violate("something was lost in a window that nobody stepped into".into());
         }
+        self.judge_copies();
     }
 
     /// Time passes, and others act, before the next call has its turn.
@@ -385,6 +456,40 @@ impl World {
             .collect();
         self.tell(&format!("another process sees {} orphans live for a moment", seen.len()));
         seen
+    }
+
+    /// The rows that came back go again.
+    pub(super) fn drop_what_came_back(&mut self) {
+        let now = self.now;
+        for id in self.hot.clone() {
+            let dataset = self.datasets.get_mut(&id).expect("known");
+            if dataset.row == RowState::Live {
+                dataset.row = RowState::Absent;
+                if dataset.is_row_seen {
+                    dataset.gone_at = now;
+                }
+                self.tell(&format!("{id} is deleted again"));
+            }
+        }
+    }
+
+    /// After a complete read, and before anything is asked again, the row of an orphan of a plan comes back.
+    pub(super) fn come_back_unseen(&mut self) {
+        let absent = |id: &&DatasetId| self.datasets[*id].row == RowState::Absent && !self.blocked.contains(*id);
+        let ids: Vec<DatasetId> = self.hot.iter().filter(absent).copied().collect();
+        if !ids.is_empty() && self.chance(0.5) {
+            let id = ids[self.rng.usize(0..ids.len())];
+            self.make_live(id, "inserted");
+        }
+    }
+
+    /// A group was listed: somebody may write into it.
+    pub(super) fn follow(&mut self, group: &str) {
+        self.group_listings += 1;
+        let Some(id) = id_of(group).filter(|_| self.steering == Steering::WritersFollow) else { return };
+        if self.datasets.get(&id).is_some_and(|dataset| dataset.row == RowState::Absent) && self.chance(0.1) {
+            self.write_into(id);
+        }
     }
 
     fn begin(&mut self) {

@@ -29,37 +29,36 @@ pub fn dataset(text: &str) -> Result<DatasetId, Problem> {
 /// A scope's name, also of one that the configuration has no longer.
 pub fn scope_name(text: &str) -> Result<&str, Problem> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    match !text.is_empty() && text.len() <= 200 && text.bytes().all(is_plain) {
-        true => Ok(text),
-        false => Err(Problem::unprocessable("a scope's name has letters, digits, `-` and `_` only")),
+    if text.is_empty() || text.len() > 200 || !text.bytes().all(is_plain) {
+        return Err(Problem::unprocessable("a scope's name has letters, digits, `-` and `_` only"));
     }
+    Ok(text)
 }
 
 /// A plan's hash, or its beginning of eight digits at least.
 pub fn plan_hash(text: &str) -> Result<String, Problem> {
     let is_hash = (8..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match is_hash {
-        true => Ok(text.to_lowercase()),
-        false => {
-            Err(Problem::unprocessable("a plan's hash has 64 hexadecimal digits, and at least its first 8 are needed"))
-        }
+    if !is_hash {
+        let detail = "a plan's hash has 64 hexadecimal digits, and at least its first 8 are needed";
+        return Err(Problem::unprocessable(detail));
     }
+    Ok(text.to_lowercase())
 }
 
 /// A reason that says something, and fits on a page.
 pub fn reason(text: &str) -> Result<&str, Problem> {
     let has_control = text.chars().any(|c| c.is_control() && c != '\n' && c != '\t');
-    match text.trim().is_empty() || text.len() > LONGEST_REASON || has_control {
-        true => Err(Problem::unprocessable("a reason is a text of 2000 bytes at most, without control characters")),
-        false => Ok(text),
+    if text.trim().is_empty() || text.len() > LONGEST_REASON || has_control {
+        return Err(Problem::unprocessable("a reason is a text of 2000 bytes at most, without control characters"));
     }
+    Ok(text)
 }
 
 /// How many a page has: `default` where nothing is asked for.
 pub fn limit(asked: Option<u32>, default: u32, most: u32) -> Result<u32, Problem> {
     let limit = asked.unwrap_or(default);
-    match (1..=most).contains(&limit) {
-        true => Ok(limit),
-        false => Err(Problem::unprocessable(format!("`limit` is from 1 to {most}"))),
+    if !(1..=most).contains(&limit) {
+        return Err(Problem::unprocessable(format!("`limit` is from 1 to {most}")));
     }
+    Ok(limit)
 }

@@ -125,6 +125,6 @@ pub fn document(mut openapi: OpenApi) -> OpenApi {
 }
 
 /// Answers with the description.
-pub async fn answer_document(document: String) -> Response {
+pub fn answer_document(document: String) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], Body::from(document)).into_response()
 }

@@ -1,0 +1,7 @@
+//! One disposal at a time: what goes, what stays and why, and how many times the primary was asked.
+
+mod aside;
+mod attempts;
+mod bench;
+mod groups;
+mod settling;

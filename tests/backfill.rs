@@ -358,7 +358,7 @@ async fn a_stop_in_the_pause_is_obeyed_at_once_and_leaves_a_report() {
 }
 
 /// Every row of every `deletions.csv` and its parts, of reports that have a summary.
-fn told_rows(world: &MemoryWorld) -> Vec<String> {
+pub(crate) fn told_rows(world: &MemoryWorld) -> Vec<String> {
     let mut keys = Vec::new();
     for folder in world.program.run_folders().into_iter().filter(|folder| folder.join("summary.json").exists()) {
         for entry in std::fs::read_dir(&folder).expect("a folder") {

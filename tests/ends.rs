@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::support::{Ran, World, prefix};
+use crate::support::{DELETION_STEPS, Ran, World, prefix};
 
 /// How a process can end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,18 +35,6 @@ impl End {
     }
 }
 
-const DELETION: [&str; 10] = [
-    "plan_started",
-    "before_intent",
-    "after_intent",
-    "before_send",
-    "after_send",
-    "after_outcome",
-    "before_verify",
-    "disposed",
-    "before_report",
-    "after_report",
-];
 const COPYING: [&str; 6] =
     ["before_copy", "before_copy:2", "after_copy", "after_copy:3", "after_verify", "after_verify:3"];
 const RESTORE: [&str; 7] =
@@ -132,7 +120,7 @@ impl Bench {
 
 async fn deletions_converge(end: End) {
     let bench = Bench::new(end, "delete").await;
-    for step in DELETION {
+    for step in DELETION_STEPS {
         bench.deleted_through(step).await;
     }
 }
@@ -140,7 +128,7 @@ async fn deletions_converge(end: End) {
 async fn quarantines_converge(end: End) {
     let bench = Bench::new(end, "quarantine").await;
     let mut deleted = BTreeMap::new();
-    for step in DELETION.into_iter().chain(COPYING) {
+    for step in DELETION_STEPS.into_iter().chain(COPYING) {
         deleted.extend(bench.deleted_through(step).await);
     }
     // Whatever ended the runs, what their reports tell can be brought back.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::support::memory::{ACCESS_KEY, BUCKET, an_hour_ago};
 use crate::support::nights::Nights;
-use crate::support::{MemoryWorld, World, odd_spellings, prefix, without};
+use crate::support::{MemoryWorld, Ran, World, odd_spellings, prefix, without};
 
 const DAY: i64 = 24;
 
@@ -84,7 +84,7 @@ async fn an_upload_under_any_prefix_of_an_orphan_keeps_it() {
         assert_eq!(reason(&nights, id), "eligible");
     }
     let expected = json!({
-        "known": true, "in_progress": 6, "under_orphans": 4, "stale": 3, "aborted": 0, "oldest": begun
+        "known": true, "in_progress": 6, "under_orphans": 4, "stale": 3, "aborted": 0, "oldest": begun, "held_by": null
     });
     assert_eq!(summary["uploads"], expected);
     assert_eq!(summary["coverage"]["unknown"], json!([]));
@@ -339,6 +339,8 @@ async fn an_id_that_has_only_an_upload_is_live_by_its_row_all_the_same() {
     nights.program.set_scope("POLICY__APPROVAL", "automatic");
     let [live, orphan] = [Uuid::new_v4(), Uuid::new_v4()];
     nights.insert(live).await;
+    // The first scan of all says what the next ones are measured by.
+    nights.night(0).await;
     let keys = [live, orphan].map(|id| format!("{}x", prefix(0, id)));
     for key in &keys {
         nights.store.begin_upload(BUCKET, key, nights.now() - Duration::days(3));
@@ -346,6 +348,54 @@ async fn an_id_that_has_only_an_upload_is_live_by_its_row_all_the_same() {
     assert_eq!(nights.run(&["sweep"]).await, ExitCode::SUCCESS);
     assert_eq!(nights.store.uploads(BUCKET), [keys[0].clone()]);
     assert_eq!(upload_verdicts(&nights)[&keys[0]], "live");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_leap_of_every_clock_aborts_no_upload_and_the_next_run_goes_on() {
+    let mut stale = Stale::new().await;
+    stale.nights.program.set_scope("POLICY__APPROVAL", "automatic");
+    stale.nights.clock.advance(Duration::days(30));
+    assert_eq!(stale.nights.run(&["sweep"]).await, ExitCode::SUCCESS);
+    stale.assert_nothing_aborted("a leap");
+    let held_by = stale.nights.summary()["uploads"]["held_by"].clone();
+    assert!(held_by.as_str().is_some_and(|why| why.starts_with("30days went by")), "{held_by}");
+    stale.nights.clock.advance(Duration::days(1));
+    assert_eq!(stale.nights.run(&["sweep"]).await, ExitCode::SUCCESS);
+    assert!(!stale.uploads().contains(&stale.old));
+    assert!(stale.nights.summary()["uploads"]["held_by"].is_null());
+}
+
+/// Applies a plan on a terminal, where a person types `answer`.
+async fn apply_and_answer(world: &MemoryWorld, plan: &str, answer: &str) -> Ran {
+    use std::io::Write as _;
+    let apply = world.program.command(&[]);
+    let program = apply.get_program().to_string_lossy();
+    let mut terminal = std::process::Command::new("/usr/bin/script");
+    terminal.args(["-qec", &format!("{program} apply {plan}"), "/dev/null"]).current_dir(world.program.folder.path());
+    terminal.env_clear().env("PATH", "/usr/bin:/bin").envs(&world.program.variables);
+    terminal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = terminal.stderr(std::process::Stdio::piped()).spawn().expect("a terminal");
+    let mut input = child.stdin.take().expect("a keyboard");
+    writeln!(input, "{answer}").expect("typed");
+    let ran = Ran::wait(child).await;
+    drop(input);
+    ran
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_asked_before_uploads_are_aborted_also_where_nothing_else_goes() {
+    let mut world = MemoryWorld::new().await;
+    world.program.set_scope("UPLOADS__ABORT_AFTER", "0s");
+    world.live(0).await;
+    let id = world.orphan(0);
+    world.store.begin_upload(BUCKET, &format!("{}x", prefix(0, id)), an_hour_ago());
+    world.audit().await;
+    let plan = world.program.latest("plan.json");
+    let ran = apply_and_answer(&world, &plan, "no").await;
+    assert_eq!((ran.code, world.store.uploads(BUCKET).len()), (4, 1), "{ran:?}");
+    assert!(ran.stdout.contains("1 stale upload under orphans will be aborted"), "{ran:?}");
+    let ran = apply_and_answer(&world, &plan, BUCKET).await;
+    assert_eq!((ran.code, world.store.uploads(BUCKET).len()), (0, 0), "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,22 +10,9 @@ use tokio::sync::Barrier;
 use uuid::Uuid;
 
 use crate::support::gate::Gate;
-use crate::support::{Database, Ran, World, prefix, without};
+use crate::support::{DELETION_STEPS, Database, Ran, World, prefix, without};
 
 const SIGKILL: i32 = -9;
-/// Every step of the journal at which a test can end the process.
-const STEPS: [&str; 10] = [
-    "plan_started",
-    "before_intent",
-    "after_intent",
-    "before_send",
-    "after_send",
-    "after_outcome",
-    "before_verify",
-    "disposed",
-    "before_report",
-    "after_report",
-];
 
 /// Where a world keeps its ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -356,7 +343,7 @@ async fn a_kill_leaves_a_whole_chain(kind: Kind) {
     let (plan, expected) = kept.planned(1100).await;
     kept.world.program.set("ORPHAN_SWEEPER_TEST_NO_LOCK", "1");
     let arguments = ["apply", plan.as_str(), "--yes", "--json"];
-    for step in STEPS {
+    for step in DELETION_STEPS {
         let ran = kept.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", step, &arguments).await;
         assert_eq!(ran.code, SIGKILL, "{kind:?} {step}: {ran:?}");
         Kept::assert_verified(&kept.verify(&[]).await);

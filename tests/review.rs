@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use aws_sdk_s3::types::BucketVersioningStatus;
 use chrono::Duration;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::gate::{Gate, Passing};
@@ -146,6 +147,31 @@ async fn every_approved_plan_is_applied_and_one_that_is_refused_leaves_the_other
     assert_eq!(summary["deletion"]["deleted"], 6, "{summary:#}");
     let gone = [prefix(0, orphans[0]), prefix(1, orphans[1]), prefix(0, orphans[2]), prefix(1, late)];
     assert_eq!(world.contents().await, without(&before, &gone));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_approved_plans_of_one_sweep_deleted_can_all_be_brought_back() {
+    for is_versioned in [false, true] {
+        let mut world = World::new().await;
+        if is_versioned {
+            world.bucket.set_versioning(BucketVersioningStatus::Enabled).await;
+        } else {
+            world.program.set_scope("POLICY__DISPOSAL", "quarantine");
+        }
+        world.live(0).await;
+        for _ in 0..2 {
+            let id = world.orphan(0).await;
+            world.audit().await;
+            decide(&world.program, "approve", &world.plan_of_newest_audit(), &[id]).await;
+        }
+        let keys = async || world.contents().await.into_keys().filter(|key| key.starts_with("synthetic/")).count();
+        assert_eq!(keys().await, 5);
+        let summary = world.program.run(&["sweep", "--json"]).await.summary(0);
+        assert_eq!((&summary["deletion"]["deleted"], keys().await), (&json!(4), 1), "{is_versioned}: {summary:#}");
+        let run = summary["run_id"].as_str().expect("an id");
+        let ran = world.program.run(&["restore", "--run", run, "--yes", "--json"]).await;
+        assert_eq!((&ran.summary(0)["restore"]["restored"], keys().await), (&json!(4), 5), "{is_versioned}: {ran:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,6 +41,9 @@ impl Sighting {
     }
 }
 
+/// How late a scheduled run may be.
+const LATE: std::time::Duration = std::time::Duration::from_secs(2 * 3600);
+
 /// The most that the time between two sightings counts: one jump of every clock then matures nothing.
 fn longest_counted_gap(policy: &Policy) -> chrono::Duration {
     if policy.unsafe_short_grace {
@@ -48,6 +51,36 @@ fn longest_counted_gap(policy: &Policy) -> chrono::Duration {
     }
     let gaps = i32::try_from(policy.min_sightings.saturating_sub(1).max(1)).unwrap_or(i32::MAX);
     policy.grace.span() / gaps
+}
+
+/// Why nothing may be ended by its age alone in this run; `None`: nothing speaks against it. More time has gone by since the last
+/// good scan than a gap between two sightings counts for, and than the schedule has between two runs, `interval`: this may be a
+/// jump of every clock. One scan later it is none.
+#[must_use]
+pub fn leap(
+    last_good_scan: Option<Timestamp>,
+    as_of: Timestamp,
+    policy: &Policy,
+    interval: Option<std::time::Duration>,
+) -> Option<String> {
+    let interval = interval.and_then(|interval| chrono::Duration::from_std(interval + LATE).ok());
+    let counted = longest_counted_gap(policy).max(interval.unwrap_or_default());
+    let next = "the next run goes on";
+    match last_good_scan {
+        _ if policy.unsafe_short_grace => None,
+        None => Some(format!("no earlier good scan says how much time went by; {next}")),
+        Some(last) if as_of - last <= counted => None,
+        Some(last) => Some(format!(
+            "{} went by since the last good scan, and {} count at once, because every clock may have jumped; {next}",
+            words(as_of - last),
+            words(counted)
+        )),
+    }
+}
+
+/// A span in whole seconds, as the configuration writes it.
+fn words(span: chrono::Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(std::time::Duration::from_secs(span.num_seconds().unsigned_abs()))
 }
 
 /// Adds the sighting of this scan to the history. Anything but the same objects at a later time starts it again.

@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::sightings::sight;
+use super::sightings::{leap, sight};
 use super::*;
 use crate::config::{Approval, Disposal};
 use crate::model::{DatasetId, Grace, RunId};
@@ -412,4 +412,22 @@ proptest! {
             prop_assert_eq!(verdict(&orphan(&[newest]), &times, &policy), Verdict::Eligible);
         }
     }
+}
+
+#[test]
+fn one_leap_of_every_clock_ends_nothing_by_age_and_the_next_scan_goes_on() {
+    let counted = 7 * DAY / 2;
+    assert_eq!(leap(Some(at(0)), at(counted), &policy(), None), None);
+    let why = leap(Some(at(0)), at(counted + 1), &policy(), None).expect("a leap");
+    assert!(why.starts_with("3days 12h 1s went by since the last good scan, and 3days 12h count at once"), "{why}");
+    assert_eq!(leap(Some(at(counted + 1)), at(counted + DAY), &policy(), None), None, "the next scan");
+    assert!(leap(None, at(0), &policy(), None).is_some(), "nobody knows how much time went by");
+    assert_eq!(leap(Some(at(5)), at(0), &policy(), None), None, "time that goes back is a breaker's");
+    // A schedule that is rarer than that is none.
+    let weekly = Some(Duration::from_secs(7 * 24 * 3600));
+    assert_eq!(leap(Some(at(0)), at(7 * DAY + 2 * HOUR), &policy(), weekly), None);
+    assert!(leap(Some(at(0)), at(7 * DAY + 2 * HOUR + 1), &policy(), weekly).is_some());
+    let unsafe_policy = Policy { unsafe_short_grace: true, ..policy() };
+    assert_eq!(leap(None, at(0), &unsafe_policy, None), None);
+    assert_eq!(leap(Some(at(0)), at(999 * DAY), &unsafe_policy, None), None);
 }

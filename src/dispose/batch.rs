@@ -1,5 +1,6 @@
 //! One batch: intent, re-check, request, outcome. Every attempt has its own re-check.
 
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -33,20 +34,23 @@ pub(super) struct BatchTask<'b> {
     /// Why the group was given up, if it was.
     pub(super) left: &'b Mutex<Option<Ended>>,
     /// What must hold for its keys to go.
-    pub(super) guard: Guard,
+    pub(super) guard: Guard<'b>,
 }
 
 /// What must hold for keys to go, asked anew before each attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Guard {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Guard<'b> {
     /// Their id has no row, by the primary and with proof.
     NoRow,
-    /// They are copies in quarantine, and something lies at the key of each one's original.
-    OriginalThere,
+    /// They are copies in quarantine, and what lies at the key of each one's original is the same object.
+    SameOriginal(&'b HashMap<ObjectKey, Object>),
 }
 
 /// A listing older than this is no ground for an attempt: somebody may have written since.
 const LISTING_LIVES: Duration = Duration::from_secs(60);
+
+/// The reason of a key that no attempt was made for, because its listing had become too old by then.
+const LISTING_TOO_OLD: &str = "listing_too_old";
 
 /// Whether a listing is too old for an attempt.
 pub(super) fn is_stale(listed: Stopwatch) -> bool {
@@ -85,7 +89,7 @@ impl Disposal<'_> {
         while !again.is_empty() {
             let asked = match task.guard {
                 Guard::NoRow => self.ask_again(task).await,
-                Guard::OriginalThere => self.look_for_originals(task, &again).await,
+                Guard::SameOriginal(copies) => self.look_for_originals(task, copies, &again).await,
             };
             let proof = match asked {
                 Ok(proof) => proof,
@@ -99,7 +103,7 @@ impl Disposal<'_> {
             // Writing the intent and asking may have taken long: what was listed by then may be another object by now. Copies in
             // quarantine are written by nobody else, so their listing may age.
             if task.first_run.is_some() && is_stale(task.listed) {
-                self.give_up(std::mem::take(&mut again), is_in_flight).await;
+                self.give_up(std::mem::take(&mut again), is_in_flight, LISTING_TOO_OLD).await;
                 break;
             }
             crate::failpoint::reach("before_send");
@@ -129,7 +133,7 @@ impl Disposal<'_> {
                     && !is_stale(task.listed)
                     && retry::wait_before_retry(failed_attempts, &self.stop).await;
             if !may_go_on {
-                self.give_up(std::mem::take(&mut again), is_in_flight).await;
+                self.give_up(std::mem::take(&mut again), is_in_flight, "").await;
             } else if !again.is_empty() {
                 // A reply that asks to try keys later is a throttle.
                 let fault = fault.unwrap_or_else(|| StoreFault::Throttled(String::new()));
@@ -142,15 +146,14 @@ impl Disposal<'_> {
         Ok(())
     }
 
-    /// Ends keys that no attempt brought to an end.
-    async fn give_up(&self, keys: Vec<(ObjectKey, String)>, is_in_flight: bool) {
+    /// Ends keys that no attempt brought to an end: each with what the store said of it last, else with `because`.
+    async fn give_up(&self, keys: Vec<(ObjectKey, String)>, is_in_flight: bool, because: &str) {
         if is_in_flight {
-            let unconfirmed = keys.into_iter().map(|(key, why)| (key, KeyOutcome::Unconfirmed, why));
-            return self.settle(unconfirmed.collect()).await;
+            return self.settle(with_last_word(keys, KeyOutcome::Unconfirmed, because)).await;
         }
         // Told to stop between two attempts: they stay without an outcome and are skipped.
         if !self.stop.is_cancelled() {
-            self.settle(keys.into_iter().map(|(key, why)| (key, KeyOutcome::Failed, why)).collect()).await;
+            self.settle(with_last_word(keys, KeyOutcome::Failed, because)).await;
         }
     }
 
@@ -316,6 +319,16 @@ fn with_outcome(
     keys.into_iter().map(|(key, _)| (key, outcome, reason.to_owned())).collect()
 }
 
+/// Each key with what the store said of it last; `because` where it said nothing.
+fn with_last_word(
+    keys: Vec<(ObjectKey, String)>,
+    outcome: KeyOutcome,
+    because: &str,
+) -> Vec<(ObjectKey, KeyOutcome, String)> {
+    let last_word = |said: String| if said.is_empty() { because.to_owned() } else { said };
+    keys.into_iter().map(|(key, said)| (key, outcome, last_word(said))).collect()
+}
+
 fn is_malformed(error: &StoreError) -> bool {
     matches!(&error.fault, StoreFault::Refused(what) if what.contains("MalformedXML"))
 }
@@ -336,4 +349,17 @@ fn read_replies(keys: &[ObjectKey], replies: Vec<KeyReply>) -> Attempt {
         }
     }
     attempt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_given_up_says_why() {
+        let keys = vec![(ObjectKey::new("a"), String::new()), (ObjectKey::new("b"), "SlowDown".to_owned())];
+        let ended = with_last_word(keys, KeyOutcome::Failed, LISTING_TOO_OLD);
+        let reasons: Vec<&str> = ended.iter().map(|(_, _, reason)| reason.as_str()).collect();
+        assert_eq!(reasons, ["listing_too_old", "SlowDown"]);
+    }
 }

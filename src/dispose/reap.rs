@@ -1,8 +1,9 @@
 //! The reaper: empties quarantines whose time is over, by the path of every other deletion.
 //!
 //! Takes the folder of one earlier run; gives what was asked for, what waits, and when the next may go. Invariant: only keys
-//! that are listed in that folder are asked for, each after its own time; a copy whose id has a row or is held goes only
-//! where something lies at the original's key, because otherwise it may be the last that is left of it.
+//! that are listed in that folder are asked for, each after its own time, which counts from when its id was last wanted; a copy
+//! whose id is wanted goes only where the same object lies at the original's key, because otherwise it may be the last that is
+//! left of it. The race this closes: a row that goes and comes again in two transactions is not there in between.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::batch::{BatchTask, Guard};
 use super::group::{SkipReason, split};
-use super::{Disposal, Purpose, Tools};
+use super::{Disposal, Halt, Purpose, Tools};
 use crate::clock::Stopwatch;
 use crate::config::Scope;
 use crate::decide::holds::Holds;
@@ -21,7 +22,7 @@ use crate::list::references::Anchor;
 use crate::model::{CHUNK_OBJECTS, DatasetId, Object, ObjectKey, RunId, Timestamp};
 use crate::parse::group_of_key;
 use crate::record::Undo;
-use crate::s3::{CopyStore, Place, retry};
+use crate::s3::{CopyStore, Head, Place, retry};
 
 /// Originals that are looked for at the same time.
 const LOOKS_AT_ONCE: usize = 16;
@@ -32,6 +33,18 @@ pub struct Rules<'r> {
     pub written_until: Timestamp,
     /// Ids that somebody holds.
     pub held: &'r Holds,
+    /// When ids were last wanted.
+    pub wanted: &'r HashMap<DatasetId, Timestamp>,
+    /// The run's time.
+    pub as_of: Timestamp,
+}
+
+impl Rules<'_> {
+    /// Whether somebody wants an id, or did so little before, or in this very run.
+    fn is_wanted(&self, id: DatasetId) -> bool {
+        let was_wanted = |at: &Timestamp| *at > self.written_until || *at >= self.as_of;
+        self.held.on(id).is_some() || self.wanted.get(&id).is_some_and(was_wanted)
+    }
 }
 
 /// What became of one quarantine.
@@ -55,8 +68,8 @@ pub struct Reaper<'d> {
 /// What is to be done with a copy.
 enum Fate {
     Goes(DatasetId),
-    /// Its id is held.
-    Held(DatasetId),
+    /// Its id is wanted.
+    Wanted(DatasetId),
     Young(Option<Timestamp>),
     /// Nobody knows what it is.
     Unknown,
@@ -78,7 +91,7 @@ impl<'d> Reaper<'d> {
     }
 
     /// The disposal, which says why it ended early.
-    pub fn halt(&self) -> Option<super::Halt> {
+    pub fn halt(&self) -> Option<Halt> {
         self.disposal.is_halted();
         self.disposal.halt.lock().take()
     }
@@ -97,7 +110,7 @@ impl<'d> Reaper<'d> {
             for object in page.objects {
                 match self.fate_of(&object, rules) {
                     Fate::Goes(id) => due.entry((id, false)).or_default().push(object),
-                    Fate::Held(id) => due.entry((id, true)).or_default().push(object),
+                    Fate::Wanted(id) => due.entry((id, true)).or_default().push(object),
                     Fate::Young(time) => {
                         let times = emptied.oldest_young.into_iter().chain(time);
                         emptied.oldest_young = times.min();
@@ -105,11 +118,14 @@ impl<'d> Reaper<'d> {
                     Fate::Unknown => emptied.waiting += 1,
                 }
             }
-            for ((id, is_held), copies) in due {
+            for ((id, is_wanted), copies) in due {
                 if disposal.is_halted() {
                     break;
                 }
-                emptied.waiting += self.reap(id, is_held, copies, listed).await;
+                let is_wanted = is_wanted || !self.send_unwanted(id, &copies, listed, rules).await;
+                if is_wanted {
+                    emptied.waiting += self.reap_spare(id, copies, listed).await;
+                }
             }
             if disposal.is_halted() {
                 break;
@@ -126,7 +142,7 @@ impl<'d> Reaper<'d> {
             Some(time) if time <= rules.written_until => {}
             time => return Fate::Young(time),
         }
-        if rules.held.on(id).is_some() { Fate::Held(id) } else { Fate::Goes(id) }
+        if rules.is_wanted(id) { Fate::Wanted(id) } else { Fate::Goes(id) }
     }
 
     /// The id of the group that a copy was taken from; `None` where no pattern reads it.
@@ -136,34 +152,42 @@ impl<'d> Reaper<'d> {
         group_of_key(original, &scope.prefix, &scope.patterns).map(|(id, _)| id)
     }
 
-    /// Asks for copies of one id; gives how many of them wait.
-    async fn reap(&self, id: DatasetId, is_held: bool, copies: Vec<Object>, listed: Stopwatch) -> u64 {
-        if !is_held {
-            match self.send(id, copies.clone(), listed, Guard::NoRow).await {
-                Err(SkipReason::LiveAgain | SkipReason::Held | SkipReason::Rejected) => {}
-                Ok(())
-                | Err(
-                    SkipReason::ChangedSincePlan
-                    | SkipReason::NotApproved
-                    | SkipReason::UploadInProgress
-                    | SkipReason::RunEnded,
-                ) => {
-                    return 0;
+    /// Asks for copies of an id that nobody wants; says whether that is so. That it is wanted is on the disk before anything else
+    /// is asked of it.
+    async fn send_unwanted(&self, id: DatasetId, copies: &[Object], listed: Stopwatch, rules: &Rules<'_>) -> bool {
+        match self.send(id, copies.to_vec(), listed, Guard::NoRow).await {
+            Err(SkipReason::LiveAgain | SkipReason::Held | SkipReason::Rejected) => {
+                let disposal = &self.disposal;
+                if let Err(error) = disposal.ledger.want(&disposal.scope.name, &[id], rules.as_of).await {
+                    disposal.halt(Halt::Record(error));
                 }
+                false
             }
+            Ok(())
+            | Err(
+                SkipReason::ChangedSincePlan
+                | SkipReason::NotApproved
+                | SkipReason::UploadInProgress
+                | SkipReason::RunEnded,
+            ) => true,
         }
-        // Its data may be wanted back. Where something lies at the original's key by now, this copy is not the last one.
+    }
+
+    /// Asks for those copies of an id that are not the last of what they are; gives how many of them wait, because its data may be
+    /// wanted back.
+    async fn reap_spare(&self, id: DatasetId, copies: Vec<Object>, listed: Stopwatch) -> u64 {
         let all = copies.len() as u64;
         let looks = futures::stream::iter(copies).map(|copy| async move {
-            let is_there = self.disposal.has_original(self.copier, &copy.key).await;
-            is_there.then_some(copy)
+            let is_spare = self.disposal.has_original(self.copier, &copy).await;
+            is_spare.then_some((copy.key.clone(), copy))
         });
-        let spare: Vec<Object> = looks.buffered(LOOKS_AT_ONCE).filter_map(futures::future::ready).collect().await;
+        let spare: HashMap<ObjectKey, Object> =
+            looks.buffered(LOOKS_AT_ONCE).filter_map(futures::future::ready).collect().await;
         let waiting = all - spare.len() as u64;
         if spare.is_empty() {
             return waiting;
         }
-        match self.send(id, spare, listed, Guard::OriginalThere).await {
+        match self.send(id, spare.values().cloned().collect(), listed, Guard::SameOriginal(&spare)).await {
             Ok(()) | Err(_) => waiting,
         }
     }
@@ -173,7 +197,7 @@ impl<'d> Reaper<'d> {
         id: DatasetId,
         copies: Vec<Object>,
         listed: Stopwatch,
-        guard: Guard,
+        guard: Guard<'_>,
     ) -> Result<(), SkipReason> {
         let left = Mutex::new(None);
         let mut rest = copies.into_iter();
@@ -193,13 +217,13 @@ impl<'d> Reaper<'d> {
 }
 
 impl Disposal<'_> {
-    /// Whether something lies at the key that `copy` was taken from. What cannot be asked is not there.
-    async fn has_original(&self, copier: &dyn CopyStore, copy: &ObjectKey) -> bool {
+    /// Whether what lies at the key that `copy` was taken from is the same object. What cannot be asked is not there.
+    async fn has_original(&self, copier: &dyn CopyStore, copy: &Object) -> bool {
         let Some((_, folder)) = &self.originals else { return false };
-        let Some(original) = copy.as_str().strip_prefix(folder.as_str()) else { return false };
+        let Some(original) = copy.key.as_str().strip_prefix(folder.as_str()) else { return false };
         let place = Place::current(&self.scope.bucket, ObjectKey::new(original));
         match retry::read_with_retries(&self.stop, || copier.head(&place)).await {
-            Ok(found) => found.is_some(),
+            Ok(found) => found.is_some_and(|original| is_same(&original, copy)),
             Err(error) => {
                 tracing::warn!(error = %error, "an original could not be looked for; its copy stays");
                 false
@@ -211,16 +235,67 @@ impl Disposal<'_> {
     pub(super) async fn look_for_originals(
         &self,
         task: &BatchTask<'_>,
-        copies: &[(ObjectKey, String)],
+        copies: &HashMap<ObjectKey, Object>,
+        asked: &[(ObjectKey, String)],
     ) -> Result<Stopwatch, SkipReason> {
         self.may_send(task)?;
         let Some((copier, _)) = &self.originals else { return Err(SkipReason::LiveAgain) };
         let proof = Stopwatch::start();
-        let looks = futures::stream::iter(copies).map(|(copy, _)| self.has_original(*copier, copy));
+        let looks = futures::stream::iter(asked).map(|(key, _)| async {
+            match copies.get(key) {
+                Some(copy) => self.has_original(*copier, copy).await,
+                None => false,
+            }
+        });
         let is_there: Vec<bool> = looks.buffered(LOOKS_AT_ONCE).collect().await;
         if is_there.contains(&false) {
             return Err(SkipReason::LiveAgain);
         }
         self.may_send(task).map(|()| proof)
+    }
+}
+
+/// Whether what lies at the original's key is what `copy` was made of: its size and, where both were written in the same way, its
+/// entity tag. One of parts says how many they are, and another number of them is no difference in the data.
+fn is_same(original: &Head, copy: &Object) -> bool {
+    let parts = |etag: &str| etag.split_once('-').map(|(_, parts)| parts.to_owned());
+    let (one, other) = (original.etag.trim_matches('"'), copy.etag.trim_matches('"'));
+    original.size_bytes == copy.size_bytes && (parts(one) != parts(other) || one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::s3::Carried;
+
+    fn head(size_bytes: u64, etag: &str) -> Head {
+        Head { size_bytes, etag: etag.into(), last_modified: None, carried: Carried::default() }
+    }
+
+    fn copy(size_bytes: u64, etag: &str) -> Object {
+        Object { key: ObjectKey::new("q/a"), size_bytes, etag: etag.into(), last_modified: None }
+    }
+
+    #[test]
+    fn an_original_is_the_same_by_its_size_and_by_a_tag_of_the_same_making() {
+        assert!(is_same(&head(7, "\"ab\""), &copy(7, "ab")));
+        assert!(!is_same(&head(8, "ab"), &copy(7, "ab")), "another size");
+        assert!(!is_same(&head(7, "ab"), &copy(7, "cd")), "other bytes");
+        assert!(!is_same(&head(7, "ab-2"), &copy(7, "cd-2")), "other bytes, in as many parts");
+        assert!(is_same(&head(7, "ab-2"), &copy(7, "cd-3")), "cut in another way");
+        assert!(is_same(&head(7, "ab"), &copy(7, "cd-1")), "one was written in parts");
+    }
+
+    #[test]
+    fn an_id_is_wanted_until_its_time_is_over_and_in_the_very_run_that_saw_it() {
+        let at = |seconds: i64| Timestamp::from_timestamp(1_800_000_000 + seconds, 0).expect("in range");
+        let id = DatasetId(uuid::Uuid::from_u128(1));
+        for (seen, keep, is_wanted) in [(0, 0, false), (99, 0, false), (100, 0, true), (60, 40, false), (61, 40, true)]
+        {
+            let wanted = HashMap::from([(id, at(seen))]);
+            let rules =
+                Rules { written_until: at(100 - keep), held: &Holds::default(), wanted: &wanted, as_of: at(100) };
+            assert_eq!(rules.is_wanted(id), is_wanted, "seen at {seen}, kept for {keep}");
+        }
     }
 }

@@ -67,6 +67,23 @@ impl Operations {
     }
 }
 
+/// What the object that a request writes will carry; both requests have the same fields.
+macro_rules! extras_of {
+    ($input:ident) => {
+        copies::extras_of_put(
+            [
+                $input.content_type,
+                $input.content_encoding,
+                $input.content_disposition,
+                $input.content_language,
+                $input.cache_control,
+            ],
+            $input.metadata,
+            $input.tagging.as_deref(),
+        )
+    };
+}
+
 #[async_trait::async_trait]
 impl S3 for Operations {
     async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
@@ -119,17 +136,7 @@ impl S3 for Operations {
             refusal
         })?;
         // The bytes as they arrived share a buffer with the head of the request, which would be kept with the object.
-        let extras = copies::extras_of_put(
-            [
-                input.content_type,
-                input.content_encoding,
-                input.content_disposition,
-                input.content_language,
-                input.cache_control,
-            ],
-            input.metadata,
-            input.tagging.as_deref(),
-        );
+        let extras = extras_of!(input);
         let revision = Revision::with_body(Bytes::copy_from_slice(&body), Some(self.now())).carrying(extras);
         let e_tag = Some(ETag::Strong(revision.e_tag(&input.key)));
         let only_if_absent = matches!(input.if_none_match, Some(ETagCondition::Any));
@@ -274,17 +281,7 @@ impl S3 for Operations {
     ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
         let input = req.input;
         let (bucket, key, now) = (input.bucket, input.key, self.now());
-        let extras = copies::extras_of_put(
-            [
-                input.content_type,
-                input.content_encoding,
-                input.content_disposition,
-                input.content_language,
-                input.cache_control,
-            ],
-            input.metadata,
-            input.tagging.as_deref(),
-        );
+        let extras = extras_of!(input);
         let upload_id = self.in_bucket(&bucket, |state| {
             let id = state.begin_upload(key.clone(), now);
             state.upload(&key, &id).expect("it was begun just now").extras = extras;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{Object, ObjectKey, Timestamp, Versioning};
-use crate::s3::{Page, PageRequest, ReadStore, StoreError};
+use crate::s3::{DeleteMarker, Marker, Page, PageRequest, ReadStore, StoreError, Version, VersionsPage};
 
 /// A time of the store.
 pub fn at(seconds: i64) -> Timestamp {
@@ -119,6 +119,53 @@ impl ReadStore for Script {
     fn list_requests(&self) -> u64 {
         self.asked.lock().len() as u64
     }
+}
+
+/// Answers a listing of versions with its pages in turn; the last one stays.
+pub struct VersionScript(Mutex<Vec<VersionsPage>>);
+
+impl VersionScript {
+    /// A store with these pages.
+    pub fn new(pages: Vec<VersionsPage>) -> Self {
+        Self(Mutex::new(pages))
+    }
+}
+
+#[async_trait]
+impl ReadStore for VersionScript {
+    async fn page(&self, _request: &PageRequest) -> Result<Page, StoreError> {
+        unreachable!("only versions are listed")
+    }
+
+    async fn versioning(&self) -> Result<Versioning, StoreError> {
+        Ok(Versioning::Enabled)
+    }
+
+    fn list_requests(&self) -> u64 {
+        0
+    }
+
+    async fn versions(&self, _prefix: &str, _after: Option<&Marker>) -> Result<VersionsPage, StoreError> {
+        let mut pages = self.0.lock();
+        Ok(if pages.len() > 1 { pages.remove(0) } else { pages[0].clone() })
+    }
+}
+
+/// A version of one byte, written at `seconds`.
+pub fn version(key: &str, id: &str, seconds: i64, is_latest: bool) -> Version {
+    Version { key: ObjectKey::new(key), id: id.into(), is_latest, size_bytes: 1, last_modified: Some(at(seconds)) }
+}
+
+/// A delete marker, made at `seconds`.
+pub fn marker(key: &str, seconds: i64, is_latest: bool) -> DeleteMarker {
+    let id = Some(format!("m{seconds}"));
+    DeleteMarker { key: ObjectKey::new(key), id, is_latest, last_modified: Some(at(seconds)) }
+}
+
+/// A page of versions; with `next`, that key is where the next one begins.
+pub fn versions_page(versions: Vec<Version>, markers: Vec<DeleteMarker>, next: Option<&str>) -> VersionsPage {
+    let next = next.map(|key| Marker { key: key.into(), id: Some("x".into()) });
+    VersionsPage { versions, markers, is_truncated: next.is_some(), next }
 }
 
 /// Lists its objects as a real store does, with pages of the given sizes in turn; 0 is a page that shows nothing.

@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tokio_util::sync::CancellationToken;
 
+use super::versions::VersionPages;
 use crate::model::{ObjectKey, Timestamp};
-use crate::s3::{OldVersion, StoreError, VersionStore, VersionsAfter, retry};
-
-const VERSIONS: &str = "ListObjectVersions";
+use crate::s3::{ReadStore, StoreError, Version, VersionsPage};
 
 /// What a key shows to whoever names no version.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,36 +26,27 @@ pub enum Current {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyVersions {
     /// The newest version, current or not.
-    pub newest: Option<OldVersion>,
+    pub newest: Option<Version>,
     /// What is current.
     pub current: Current,
     /// When each marker was made.
     pub markers: Vec<Option<Timestamp>>,
+    /// Whether the current marker was made while versioning was suspended. What had been written since then went with it, so the
+    /// newest version may be older than what was deleted.
+    pub may_be_older: bool,
 }
 
 /// Reads the keys of a group, in order.
 pub struct Undeleted<'s> {
-    store: &'s dyn VersionStore,
-    stop: &'s CancellationToken,
-    prefix: String,
-    after: Option<VersionsAfter>,
-    is_finished: bool,
+    pages: VersionPages<'s>,
     ready: VecDeque<(ObjectKey, KeyVersions)>,
     open: Option<(ObjectKey, KeyVersions)>,
 }
 
 impl<'s> Undeleted<'s> {
     /// Starts reading the group at `prefix`.
-    pub fn new(store: &'s dyn VersionStore, prefix: &str, stop: &'s CancellationToken) -> Self {
-        Self {
-            store,
-            stop,
-            prefix: prefix.to_owned(),
-            after: None,
-            is_finished: false,
-            ready: VecDeque::new(),
-            open: None,
-        }
+    pub fn new(store: &'s dyn ReadStore, prefix: &str, stop: &'s CancellationToken) -> Self {
+        Self { pages: VersionPages::new(store, prefix, stop), ready: VecDeque::new(), open: None }
     }
 
     /// The next key, or `None` after the last.
@@ -67,48 +57,31 @@ impl<'s> Undeleted<'s> {
             if let Some(ready) = self.ready.pop_front() {
                 return Ok(Some(ready));
             }
-            if self.is_finished {
-                return Ok(self.open.take());
+            match self.pages.next().await? {
+                Some(page) => self.take_in(page),
+                None => return Ok(self.open.take()),
             }
-            self.read().await?;
         }
     }
 
-    async fn read(&mut self) -> Result<(), StoreError> {
-        let page =
-            retry::read_with_retries(self.stop, || self.store.versions(&self.prefix, self.after.as_ref())).await?;
+    fn take_in(&mut self, page: VersionsPage) {
         let mut keys: BTreeMap<ObjectKey, KeyVersions> = self.open.take().into_iter().collect();
-        let first_open = keys.keys().next().cloned();
-        let is_in_order = |key: &ObjectKey| {
-            key.as_str().starts_with(&self.prefix) && first_open.as_ref().is_none_or(|open| key >= open)
-        };
-        let wrong = |what: &str| Err(StoreError::malformed(VERSIONS, what));
         for version in page.versions {
-            if !is_in_order(&version.key) {
-                return wrong("it lists a key outside the prefix, or goes back");
-            }
             // Versions of a key come newest first.
             keys.entry(version.key.clone()).or_default().newest.get_or_insert(version);
         }
         for marker in page.markers {
-            if !is_in_order(&marker.key) {
-                return wrong("it lists a key outside the prefix, or goes back");
-            }
+            let is_null = marker.is_null();
             let known = keys.entry(marker.key).or_default();
             known.markers.push(marker.last_modified);
             if marker.is_latest {
                 known.current = Current::Marker(marker.last_modified);
+                known.may_be_older = is_null;
             }
         }
-        if page.next.is_some() && page.next == self.after {
-            return wrong("it repeats a page, so it would never end");
-        }
-        self.is_finished = page.next.is_none();
-        self.after = page.next;
         // The last key may go on on the next page.
         self.open = keys.pop_last();
         self.ready.extend(keys);
-        Ok(())
     }
 }
 
@@ -117,7 +90,7 @@ impl KeyVersions {
     /// markers lies over it.
     ///
     /// - Errors: why there is none, as the report says it.
-    pub fn to_restore(&self, is_ours: impl Fn(Timestamp) -> bool) -> Result<&OldVersion, &'static str> {
+    pub fn to_restore(&self, is_ours: impl Fn(Timestamp) -> bool) -> Result<&Version, &'static str> {
         let Current::Marker(current) = self.current else { return Err("newer_data") };
         let Some(newest) = &self.newest else { return Err("no_version") };
         let is_over = |time: &Option<Timestamp>| match (time, newest.last_modified) {

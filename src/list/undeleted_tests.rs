@@ -1,41 +1,11 @@
 //! Keys over pages, and whose marker is whose.
 
-use async_trait::async_trait;
-use parking_lot::Mutex;
-
 use super::*;
-use crate::s3::{DeleteMarker, OldVersionsPage};
+use crate::list::test_store::{VersionScript, at, marker, version, versions_page as page};
+use crate::s3::DeleteMarker;
 
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_timestamp(1_800_000_000 + seconds, 0).expect("in range")
-}
-
-fn version(key: &str, id: &str, seconds: i64, is_latest: bool) -> OldVersion {
-    OldVersion { key: ObjectKey::new(key), id: id.into(), is_latest, size_bytes: 1, last_modified: Some(at(seconds)) }
-}
-
-fn marker(key: &str, seconds: i64, is_latest: bool) -> DeleteMarker {
-    DeleteMarker { key: ObjectKey::new(key), is_latest, last_modified: Some(at(seconds)) }
-}
-
-fn page(versions: Vec<OldVersion>, markers: Vec<DeleteMarker>, next: Option<&str>) -> OldVersionsPage {
-    let next = next.map(|key| VersionsAfter { key: ObjectKey::new(key), version: Some("x".into()) });
-    OldVersionsPage { versions, markers, next }
-}
-
-struct Scripted(Mutex<VecDeque<OldVersionsPage>>);
-
-#[async_trait]
-impl VersionStore for Scripted {
-    async fn versions(&self, _prefix: &str, _after: Option<&VersionsAfter>) -> Result<OldVersionsPage, StoreError> {
-        let mut pages = self.0.lock();
-        let page = if pages.len() > 1 { pages.pop_front() } else { pages.front().cloned() };
-        Ok(page.expect("a page"))
-    }
-}
-
-async fn read(pages: Vec<OldVersionsPage>) -> Result<Vec<(String, KeyVersions)>, StoreError> {
-    let store = Scripted(Mutex::new(pages.into()));
+async fn read(pages: Vec<VersionsPage>) -> Result<Vec<(String, KeyVersions)>, StoreError> {
+    let store = VersionScript::new(pages);
     let stop = CancellationToken::new();
     let mut keys = Undeleted::new(&store, "p/", &stop);
     let mut all = Vec::new();
@@ -61,7 +31,7 @@ async fn a_key_that_goes_on_on_the_next_page_is_one_key() {
 
 #[tokio::test]
 async fn only_our_own_markers_may_lie_over_what_comes_back() {
-    let known = |markers: Vec<DeleteMarker>, versions: Vec<OldVersion>| async {
+    let known = |markers: Vec<DeleteMarker>, versions: Vec<Version>| async {
         read(vec![page(versions, markers, None)]).await.expect("read").remove(0).1
     };
     let ours = |time: Timestamp| time >= at(10) && time <= at(20);
@@ -87,4 +57,17 @@ async fn pages_that_go_back_or_never_end_are_refused() {
     assert!(read(back).await.is_err());
     assert!(read(vec![page(vec![version("q/a", "1", 1, true)], vec![], None)]).await.is_err());
     assert!(read(vec![page(vec![version("p/b", "1", 1, true)], vec![], Some("p/b"))]).await.is_err());
+}
+
+#[tokio::test]
+async fn what_lies_beneath_a_marker_of_a_suspended_bucket_may_be_older() {
+    let null = |seconds, is_latest| DeleteMarker { id: Some("null".into()), ..marker("p/a", seconds, is_latest) };
+    for (markers, may_be_older) in [
+        (vec![null(9, true)], true),
+        (vec![marker("p/a", 9, true)], false),
+        (vec![marker("p/a", 9, true), null(8, false)], false),
+    ] {
+        let keys = read(vec![page(vec![version("p/a", "1", 1, false)], markers, None)]).await.expect("read");
+        assert_eq!(keys[0].1.may_be_older, may_be_older);
+    }
 }

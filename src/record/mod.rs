@@ -25,6 +25,7 @@ mod sightings;
 mod sql;
 mod tokens;
 mod undos;
+mod wanted;
 
 pub use aborts::AbortIntent;
 pub use breakers::{Acknowledgement, Latch};

@@ -169,7 +169,7 @@ impl Ledger {
     }
 
     /// Compacts what a part told, in the transaction that notes the part. What earlier runs of the plan have told of the same
-    /// groups goes with it.
+    /// groups goes with it; what a run has not told yet stays, should another process have begun one meanwhile.
     ///
     /// - Errors: [`RecordError::Unreadable`] where the journal has something else to compact than the part told; nothing is
     ///   changed then.
@@ -199,7 +199,10 @@ impl Ledger {
             "already_gone": totals.already_gone, "skipped": totals.skipped, "bytes": totals.bytes,
         });
         chain::append(&mut transaction, "part", &plan, &payload).await?;
-        journal::compact(&mut transaction, &plan, &compactable(of.part), &plan).await?;
+        let told_by =
+            format!("(run_id = '{}' OR run_id IN (SELECT run_id FROM runs WHERE exit_code IS NOT NULL))", of.run);
+        let condition = format!("{} AND {told_by}", compactable(of.part));
+        journal::compact(&mut transaction, &plan, &condition, &plan).await?;
         transaction.commit(STEP).await
     }
 

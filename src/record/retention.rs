@@ -39,6 +39,8 @@ impl Ledger {
              UNION SELECT run_id FROM latches WHERE scope = $1 \
              UNION SELECT run_id FROM undos WHERE scope = $1 AND kind = 'quarantine' AND state = 'kept' \
              UNION SELECT p.run_id FROM undos AS u JOIN plans AS p ON p.hash = u.plan_hash \
+             WHERE u.scope = $1 AND u.kind = 'quarantine' AND u.state = 'kept' \
+             UNION SELECT p.run_id FROM undos AS u JOIN plan_steps AS s ON s.run_id = u.run_id JOIN plans AS p ON p.hash = s.plan_hash \
              WHERE u.scope = $1 AND u.kind = 'quarantine' AND u.state = 'kept'";
         for row in statement(STEP, others).bind(scope).all(&self.database).await? {
             needed.insert(row.get("run_id")?);

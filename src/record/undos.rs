@@ -3,12 +3,15 @@
 //! Invariant: a run is noted here before its first object is copied or marked, so that no copy is ever lost sight of; a copy
 //! is asked to go only after its own intent is on the disk.
 
+use std::time::Duration;
+
+use serde_json::json;
+
 use super::chain::{self, tracked};
 use super::journal::KeyOutcome;
 use super::ledger::{Ledger, RecordError};
 use super::sql::{Row, statement, tuples};
 use crate::model::{ChunkDigest, DatasetId, Object, ObjectKey, RunId, Sha256Hash, Timestamp};
-use serde_json::json;
 
 /// How what a run deleted can be brought back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub struct Undo {
     pub run: RunId,
     /// Its scope.
     pub scope: String,
-    /// Its plan.
+    /// The plan that it began with; a sweep may have applied others after it.
     pub plan: Sha256Hash,
     /// How it can be undone.
     pub kind: UndoKind,
@@ -51,6 +54,8 @@ pub struct Undo {
     pub began_at: Timestamp,
     /// When it ended, by the store's clock; none where its process died.
     pub ended_at: Option<Timestamp>,
+    /// How long it is kept at least: as it was configured when the run began.
+    pub keep: Option<Duration>,
     /// Whether its copies are still there.
     pub is_kept: bool,
 }
@@ -70,14 +75,14 @@ pub struct ReapingTotals {
 const ROWS_AT_ONCE: usize = 100;
 
 impl Ledger {
-    /// Notes what a run is about to leave.
+    /// Notes what a run is about to leave; what it leaves by another plan is part of it.
     pub async fn begin_undo(&self, undo: &Undo) -> Result<(), RecordError> {
         let step = "note what can be undone";
         let mut transaction = self.begin(step).await?;
-        statement(
+        let begun = statement(
             step,
-            "INSERT INTO undos (run_id, scope, plan_hash, kind, bucket, prefix, began_at, state) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'kept')",
+            "INSERT INTO undos (run_id, scope, plan_hash, kind, bucket, prefix, began_at, keep_s, state) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'kept') ON CONFLICT (run_id) DO NOTHING",
         )
         .bind(undo.run)
         .bind(&undo.scope)
@@ -86,9 +91,12 @@ impl Ledger {
         .bind(&undo.bucket)
         .bind(undo.prefix.as_bytes())
         .bind(undo.began_at)
+        .bind(undo.keep.map(|keep| keep.as_secs()))
         .run(&mut transaction)
         .await?;
-        tracked::note(&mut transaction, &tracked::UNDOS, "began", &undo.run.to_string()).await?;
+        if begun > 0 {
+            tracked::note(&mut transaction, &tracked::UNDOS, "began", &undo.run.to_string()).await?;
+        }
         transaction.commit(step).await
     }
 
@@ -134,12 +142,18 @@ impl Ledger {
         rows.iter().map(read_undo).collect()
     }
 
-    /// The groups that these runs disposed of: id and prefix.
+    /// The groups of the plans that these runs worked on: id and prefix. Which run disposed of a group, it does not tell: the last
+    /// that worked on it stands for all.
     pub async fn disposed_groups(&self, scope: &str, runs: &[RunId]) -> Result<Vec<(DatasetId, String)>, RecordError> {
         let mut groups = Vec::new();
-        let sql = "SELECT id, prefix FROM disposals WHERE scope = $1 AND run_id = $2 ORDER BY prefix";
+        let plans =
+            "(SELECT plan_hash FROM undos WHERE run_id = $2 UNION SELECT plan_hash FROM plan_steps WHERE run_id = $2)";
+        let sql = format!(
+            "SELECT id, prefix FROM disposals WHERE scope = $1 AND plan_hash IN {plans} \
+             UNION SELECT id, prefix FROM intents WHERE scope = $1 AND plan_hash IN {plans}"
+        );
         for run in runs {
-            let rows = statement("read what was disposed of", sql).bind(scope).bind(*run);
+            let rows = statement("read what was disposed of", sql.clone()).bind(scope).bind(*run);
             for row in rows.all(&self.database).await? {
                 groups.push((DatasetId(row.get("id")?), text(row.get("prefix")?)?));
             }
@@ -291,13 +305,15 @@ impl Ledger {
         transaction.commit(step).await
     }
 
-    /// Drops the journal of quarantines that are empty, and what was noted of their copies.
+    /// Drops the journal of quarantines that are empty, what was noted of their copies, and who was wanted where nothing lies in
+    /// quarantine any more.
     pub async fn compact_reapings(&self) -> Result<(), RecordError> {
         let step = "compact the journal of the reaper";
         let mut transaction = self.begin(step).await?;
         for sql in [
             "DELETE FROM reapings WHERE quarantine IN (SELECT run_id FROM undos WHERE state = 'reaped')",
             "DELETE FROM doubted_copies WHERE run_id IN (SELECT run_id FROM undos WHERE state = 'reaped')",
+            "DELETE FROM wanted_ids WHERE scope NOT IN (SELECT scope FROM undos WHERE kind = 'quarantine' AND state = 'kept')",
         ] {
             statement(step, sql).run(&mut transaction).await?;
         }
@@ -323,6 +339,7 @@ fn read_undo(row: &Row) -> Result<Undo, RecordError> {
     let plan: String = row.get("plan_hash")?;
     let kind: String = row.get("kind")?;
     let state: String = row.get("state")?;
+    let keep_s: Option<i64> = row.get("keep_s")?;
     Ok(Undo {
         run: RunId(uuid::Uuid::parse_str(&run).map_err(|_| RecordError::Unreadable("a run id"))?),
         scope: row.get("scope")?,
@@ -332,6 +349,7 @@ fn read_undo(row: &Row) -> Result<Undo, RecordError> {
         prefix: text(row.get("prefix")?)?,
         began_at: row.get("began_at")?,
         ended_at: row.get("ended_at")?,
+        keep: keep_s.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs),
         is_kept: state == "kept",
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a file that has its name is whole; a run without `summary.json` did not finish.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
@@ -75,11 +76,13 @@ impl ReportFolder {
         &self.path
     }
 
-    /// Opens a file of the report. It has its name only after [`ReportFile::publish`].
+    /// Opens a file of the report, in place of one that was begun and not finished. It has its name only after
+    /// [`ReportFile::publish`].
     pub fn file(&self, name: &str) -> Result<ReportFile, FolderError> {
         debug_assert!(is_report_file(name), "`{name}` is not among the files that are removed with their run");
         let path = self.path.join(name);
-        let hidden = self.path.join(format!(".{name}.partial"));
+        let hidden = self.path.join(hidden_name(name));
+        remove_if_there(&hidden).map_err(FolderError::at(&path))?;
         let file = OpenOptions::new()
             .write(true)
             .create_new(true)
@@ -101,7 +104,7 @@ impl ReportFolder {
     pub fn adopt_part(&self, run: &str, number: u64, new_number: u64) -> Result<bool, FolderError> {
         let (name, target) = (part_name(number), self.path.join(part_name(new_number)));
         let left = self.scope_folder.join(run);
-        for found in [left.join(&name), left.join(format!(".{name}.partial"))] {
+        for found in [left.join(&name), left.join(hidden_name(&name))] {
             if !found.exists() {
                 continue;
             }
@@ -116,6 +119,25 @@ impl ReportFolder {
         Ok(false)
     }
 
+    /// Leaves the parts of `deletions.csv` that are `noted`, by their numbers, and no other: one that did not come to its name
+    /// gets it, because a note can be on the disk although its reply was lost; what nobody noted is told in another way.
+    pub fn settle_parts(&self, noted: &BTreeSet<u64>) -> Result<(), FolderError> {
+        let failed = FolderError::at(&self.path);
+        for entry in std::fs::read_dir(&self.path).map_err(&failed)? {
+            let entry = entry.map_err(&failed)?;
+            let found = entry.file_name();
+            let Some((name, is_hidden)) = found.to_str().map(unhidden) else { continue };
+            let Some(number) = part_number(name) else { continue };
+            let (path, is_noted) = (self.path.join(name), noted.contains(&number));
+            match (is_noted, is_hidden) {
+                (true, true) if !path.exists() => std::fs::rename(entry.path(), &path).map_err(&failed)?,
+                (true, false) => {}
+                (true, true) | (false, _) => std::fs::remove_file(entry.path()).map_err(&failed)?,
+            }
+        }
+        sync_folder(&self.path)
+    }
+
     /// Points `latest` of the scope at this folder.
     pub fn make_latest(&self) -> Result<(), FolderError> {
         let latest = self.scope_folder.join("latest");
@@ -123,10 +145,7 @@ impl ReportFolder {
         let target = self.path.file_name().expect("a run's folder has a name");
         // A name of its own: runs may end at the same time.
         let hidden = self.scope_folder.join(format!(".latest.{}.partial", target.display()));
-        match std::fs::remove_file(&hidden) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
+        remove_if_there(&hidden).map_err(&failed)?;
         symlink(target, &hidden).and_then(|()| std::fs::rename(&hidden, &latest)).map_err(failed)
     }
 }
@@ -181,6 +200,31 @@ fn sync_folder(folder: &Path) -> Result<(), FolderError> {
 /// The name of a compressed part of `deletions.csv`.
 pub fn part_name(number: u64) -> String {
     format!("deletions.{number:04}.csv.zst")
+}
+
+/// The number of the part of `deletions.csv` that has this name.
+fn part_number(name: &str) -> Option<u64> {
+    let number = name.strip_prefix("deletions.")?.strip_suffix(".csv.zst")?;
+    let is_number = number.len() >= 4 && number.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { number.parse().ok() } else { None }
+}
+
+/// The name of a file until it is whole.
+fn hidden_name(name: &str) -> String {
+    format!(".{name}.partial")
+}
+
+/// The name that a file has or will have, and whether it is hidden yet.
+fn unhidden(name: &str) -> (&str, bool) {
+    let whole = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial"));
+    (whole.unwrap_or(name), whole.is_some())
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 impl Write for ReportFile {
@@ -270,12 +314,8 @@ const REPORT_FILES: [&str; 9] = [
 
 /// Whether a name is that of a report's file, or of one that is not finished.
 fn is_report_file(name: &str) -> bool {
-    let name = name.strip_prefix('.').and_then(|name| name.strip_suffix(".partial")).unwrap_or(name);
-    let is_part = name
-        .strip_prefix("deletions.")
-        .and_then(|name| name.strip_suffix(".csv.zst"))
-        .is_some_and(|number| number.len() >= 4 && number.bytes().all(|byte| byte.is_ascii_digit()));
-    is_part || REPORT_FILES.contains(&name)
+    let (name, _) = unhidden(name);
+    part_number(name).is_some() || REPORT_FILES.contains(&name)
 }
 
 /// A finished file of a report.
@@ -341,4 +381,54 @@ fn is_finished(name: &str) -> bool {
 /// Whether a run left a whole report.
 pub fn has_summary(reports: &Path, scope: &str, run: &str) -> bool {
     reports.join(scope).join(run).join("summary.json").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, ReportFolder) {
+        let reports = tempfile::tempdir().expect("a folder");
+        let folder = ReportFolder::create(reports.path(), "s", RunId(Uuid::from_u128(1))).expect("made");
+        (reports, folder)
+    }
+
+    fn names(folder: &ReportFolder) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(folder.path()).expect("read");
+        entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect()
+    }
+
+    #[test]
+    fn a_file_that_was_begun_and_not_finished_is_begun_anew() {
+        let (_reports, folder) = folder();
+        let mut left = folder.file("deletions.csv").expect("opened");
+        left.write_all(b"half of a line, and more of it than the next").expect("written");
+        drop(left);
+        folder.write("deletions.csv", b"whole").expect("written");
+        assert_eq!(std::fs::read(folder.path().join("deletions.csv")).expect("read"), b"whole");
+        assert_eq!(names(&folder), BTreeSet::from(["deletions.csv".to_owned()]));
+    }
+
+    #[test]
+    fn only_noted_parts_stay_and_one_without_its_name_gets_it() {
+        let (_reports, folder) = folder();
+        for (name, bytes) in [
+            (part_name(1), "noted"),
+            (hidden_name(&part_name(2)), "noted, and the reply was lost"),
+            (part_name(3), "never noted"),
+            (hidden_name(&part_name(4)), "never noted"),
+            (hidden_name(&part_name(1)), "a second attempt at what was noted"),
+            ("deletions.csv".to_owned(), "plain"),
+            (hidden_name("orphans.csv"), "in work"),
+        ] {
+            std::fs::write(folder.path().join(name), bytes).expect("written");
+        }
+        for _ in 0..2 {
+            folder.settle_parts(&BTreeSet::from([0, 1, 2])).expect("settled");
+            let left = [part_name(1), part_name(2), "deletions.csv".to_owned(), hidden_name("orphans.csv")];
+            assert_eq!(names(&folder), BTreeSet::from(left));
+        }
+        let read = |number| std::fs::read_to_string(folder.path().join(part_name(number))).expect("read");
+        assert_eq!((read(1), read(2)), ("noted".to_owned(), "noted, and the reply was lost".to_owned()));
+    }
 }

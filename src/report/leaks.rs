@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Summary;
 use super::text::words::{self, counted};
 use crate::decide::Uploading;
-use crate::model::{Group, Timestamp, human_bytes};
+use crate::model::{Group, Timestamp, human_bytes, visible};
 
 /// Multipart uploads in progress under the scope's prefix. Best effort: a store may forget some.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +27,9 @@ pub struct UploadCounts {
     pub aborted: u64,
     /// When the oldest of all was begun.
     pub oldest: Option<Timestamp>,
+    /// Why no stale one was aborted, where the scope asks for it and something forbids it.
+    #[serde(default)]
+    pub held_by: Option<String>,
 }
 
 /// What lies beneath prefixes without a row, in a bucket that keeps versions. It is never deleted by this program.
@@ -169,6 +172,9 @@ fn uploads(summary: &Summary) -> Option<Line> {
     if let Some(age) = summary.as_of.zip(uploads.oldest).map(|(as_of, oldest)| as_of - oldest) {
         parts.push(format!("the oldest {} old", words::span(age.max(chrono::Duration::zero()))));
     }
+    if let Some(why) = &uploads.held_by {
+        parts.push(format!("none aborted: {}", visible(why)));
+    }
     let is_all = if uploads.known { "as far as the store remembers" } else { "and the list is not whole" };
     let note = format!("{}, {is_all}: uploads.csv", parts.join(", "));
     Some(Line { label: "uploads", title: "Uploads", count: Some(uploads.in_progress), note })
@@ -242,12 +248,23 @@ mod tests {
     fn uploads_are_told_with_what_the_list_is_worth() {
         let known = said(|summary| {
             let oldest = Some(samples::as_of() - chrono::Duration::days(9));
-            summary.uploads =
-                UploadCounts { known: true, in_progress: 5, under_orphans: 3, stale: 2, aborted: 1, oldest };
+            summary.uploads = UploadCounts {
+                known: true,
+                in_progress: 5,
+                under_orphans: 3,
+                stale: 2,
+                aborted: 1,
+                oldest,
+                held_by: None,
+            };
         });
         let note = "in progress, of which 3 under orphans and kept, 2 stale, 1 aborted, the oldest 9 days old, \
                     as far as the store remembers: uploads.csv";
         assert_eq!(known, [("uploads", Some(5), note.to_owned())]);
+        let held = said(|summary| {
+            (summary.uploads.in_progress, summary.uploads.held_by) = (1, Some("time went on".into()));
+        });
+        assert!(held[0].2.contains("none aborted: time went on"), "{held:?}");
         let partial = said(|summary| summary.uploads.in_progress = 1);
         assert!(partial[0].2.contains("the list is not whole"), "{partial:?}");
         let denied = said(|summary| summary.coverage.unknown.push(format!("{UPLOADS}: denied")));

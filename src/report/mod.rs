@@ -227,6 +227,9 @@ pub struct Restored {
     pub skipped: u64,
     /// Not brought back.
     pub failed: u64,
+    /// Of those brought back, how many may be older than what was deleted: versioning of the bucket was suspended then.
+    #[serde(default)]
+    pub perhaps_older: u64,
 }
 
 /// What became of a run.

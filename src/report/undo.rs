@@ -123,7 +123,11 @@ pub fn restored(restore: &Restored, is_dry_run: bool) -> String {
     let was = if restore.objects == 1 { "was" } else { "were" };
     let others = [(restore.skipped, "left alone"), (restore.failed, "failed")];
     let others = others.into_iter().filter(|(count, _)| *count > 0);
-    let brought = [format!("{of} {was} brought back")].into_iter();
+    let older = match restore.perhaps_older {
+        0 => String::new(),
+        older => format!(", {} of them perhaps older than what was deleted", human_count(older)),
+    };
+    let brought = [format!("{of} {was} brought back{older}")].into_iter();
     let all: Vec<String> =
         brought.chain(others.map(|(count, word)| format!("{} {word}", human_count(count)))).collect();
     format!("{} (restored.csv)", all.join("; "))
@@ -196,11 +200,21 @@ mod tests {
 
     #[test]
     fn a_restore_says_what_came_back_and_what_did_not() {
-        let restore = Restored { of_run: uuid::Uuid::nil(), objects: 5, bytes: 9, restored: 3, skipped: 1, failed: 1 };
+        let mut restore = Restored {
+            of_run: uuid::Uuid::nil(),
+            objects: 5,
+            bytes: 9,
+            restored: 3,
+            skipped: 1,
+            failed: 1,
+            perhaps_older: 0,
+        };
         assert_eq!(restored(&restore, true), "5 objects (9 B) can be looked for and brought back");
         assert_eq!(
             restored(&restore, false),
             "3 of 5 objects were brought back; 1 left alone; 1 failed (restored.csv)"
         );
+        restore.perhaps_older = 2;
+        assert!(restored(&restore, false).contains("brought back, 2 of them perhaps older than what was deleted;"));
     }
 }

@@ -10,6 +10,7 @@ mod forecast;
 pub mod health;
 pub mod holds;
 mod notices;
+mod one_plan;
 pub mod purge;
 mod reap;
 mod restore;
@@ -49,7 +50,7 @@ use crate::notify::{Address, Notifier};
 use crate::plan::Backfill;
 use crate::platform::Platform;
 use crate::record::Ledger;
-use crate::s3::{ConnectError, Connection, CopyStore, DeleteStore, ReadStore, S3Copy, S3Delete, S3Put, VersionStore};
+use crate::s3::{ConnectError, Connection, CopyStore, DeleteStore, ReadStore, S3Copy, S3Delete, S3Put};
 use crate::telemetry::Progress;
 
 /// What every run of a command shares.
@@ -261,7 +262,6 @@ impl Keyring {
         Ok(Undoing {
             store: Box::new(connection.reading(bucket)),
             deleter: Box::new(connection.deleting(bucket)),
-            versions: Box::new(connection.versions(bucket)),
             copier: Box::new(connection.copying()),
         })
     }
@@ -269,12 +269,10 @@ impl Keyring {
 
 /// What works on copies and versions.
 pub struct Undoing {
-    /// Lists the copies.
+    /// Lists copies and versions.
     pub store: Box<dyn ReadStore>,
     /// Deletes copies whose time is over.
     pub deleter: Box<dyn DeleteStore>,
-    /// Lists versions.
-    pub versions: Box<dyn VersionStore>,
     /// Copies back, and looks for originals.
     pub copier: Box<dyn CopyStore>,
 }

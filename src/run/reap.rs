@@ -1,11 +1,12 @@
 //! reap: a sweep empties quarantines whose time is over.
 //!
 //! Invariant: it is held by whatever would hold a deletion: an evidence breaker, tripped or latched, an empty live table, the
-//! stop file. Times are the store's: a run's own, and each copy's `LastModified`.
+//! stop file; and where time went on so far since the last good scan that every clock may have jumped. Times are the store's:
+//! a run's own, and each copy's `LastModified`.
 
 use serde_json::json;
 
-use super::apply::trip_on_recheck;
+use super::one_plan::trip_on_recheck;
 use super::scan::Scan;
 use super::{Keyring, Reading, RunFailure, Session, Undoing};
 use crate::decide::breakers::Kind;
@@ -32,35 +33,84 @@ pub async fn reap(
     if quarantines.is_empty() && untold.is_empty() {
         return Ok(());
     }
-    let mut reaped = Reaped::default();
     if let Some(why) = held_by(session, scan) {
-        session.draft.reaped = Some(Reaped { held_by: Some(why), ..reaped });
+        session.draft.reaped = Some(Reaped { held_by: Some(why), ..Reaped::default() });
         return Ok(());
     }
+    // Whatever fails from here on, no report may pass over what was asked for.
+    session.untold.is_reaping = true;
     for run in &untold {
         session.services.ledger.take_over_reapings(run, session.run).await?;
     }
-    let keep = chrono::Duration::from_std(session.scope.quarantine.keep).unwrap_or(chrono::Duration::MAX);
-    let written_until = scan.as_of.checked_sub_signed(keep).unwrap_or(Timestamp::MIN_UTC);
-    let rules = Rules { written_until, held: &scan.holds };
+    let mut reaped = Reaped::default();
+    let ended = empty_all(session, keyring, (reading, scan), (&quarantines, &mut reaped)).await;
+    session.draft.reaped = Some(reaped);
+    let told = tell_reaping(session).await;
+    ended.and(told)
+}
+
+/// Tells what this run asked of quarantines.
+///
+/// - Errors: the ledger's. It stays untold then, and the run's end tries again.
+pub(super) async fn tell_reaping(session: &mut Session<'_>) -> Result<(), RunFailure> {
+    let totals = session.services.ledger.reaping_totals(session.run).await?;
+    if totals.objects + totals.failed > 0 {
+        let told = json!({ "copies": totals.objects, "bytes": totals.bytes, "failed": totals.failed });
+        session.services.ledger.note_undone("reaped", session.run, &told).await?;
+    }
+    let reaped = session.draft.reaped.get_or_insert_default();
+    (reaped.objects, reaped.bytes, reaped.failed) = (totals.objects, totals.bytes, totals.failed);
+    if totals.failed > 0 && session.exit == Exit::Done {
+        session.exit = Exit::SomeFailed;
+    }
+    tracing::info!(
+        target: "deletions",
+        run_id = %session.run,
+        object_count = totals.objects,
+        size_bytes = totals.bytes,
+        waiting = reaped.waiting,
+        "quarantine emptied of what is past its time"
+    );
+    session.untold.is_reaping = false;
+    Ok(())
+}
+
+/// For how long a quarantine is kept: as long as was said when it was filled, and as is said now.
+fn keep_of(session: &Session<'_>, quarantine: &Undo) -> chrono::Duration {
+    let keep = session.scope.quarantine.keep.max(quarantine.keep.unwrap_or_default());
+    chrono::Duration::from_std(keep).unwrap_or(chrono::Duration::MAX)
+}
+
+async fn empty_all(
+    session: &mut Session<'_>,
+    keyring: &Keyring,
+    (reading, scan): (&Reading, &Scan),
+    (quarantines, reaped): (&[Undo], &mut Reaped),
+) -> Result<(), RunFailure> {
     let mut next: Option<Timestamp> = None;
     let mut ended = Ok(());
-    for quarantine in &quarantines {
+    for quarantine in quarantines {
+        let keep = keep_of(session, quarantine);
+        let written_until = scan.as_of.checked_sub_signed(keep).unwrap_or(Timestamp::MIN_UTC);
+        let over_at = |time: Timestamp| time.checked_add_signed(keep);
         if quarantine.began_at > written_until {
-            next = next.into_iter().chain([quarantine.began_at]).min();
+            next = next.into_iter().chain(over_at(quarantine.began_at)).min();
             continue;
         }
         let undoing = keyring.undoing(session.services, &quarantine.bucket)?;
+        // Read anew for each: what one found wanted keeps the copies in the next.
+        let wanted = session.services.ledger.wanted_ids(&session.scope.name).await?;
+        let rules = Rules { written_until, held: &scan.holds, wanted: &wanted, as_of: scan.as_of };
         match empty(session, (reading, scan), (&undoing, quarantine), &rules).await {
             Ok((emptied, halt)) => {
                 reaped.waiting += emptied.waiting;
-                next = next.into_iter().chain(emptied.oldest_young).min();
+                next = next.into_iter().chain(emptied.oldest_young.and_then(over_at)).min();
                 if emptied.is_empty {
                     let (ledger, now) = (&session.services.ledger, session.services.clock.now());
                     ledger.close_quarantine(quarantine.run, session.run, now).await?;
                 }
                 if let Some(halt) = halt {
-                    ended = end_by(session, scan, &mut reaped, halt).await;
+                    ended = end_by(session, scan, reaped, halt).await;
                     break;
                 }
             }
@@ -73,25 +123,7 @@ pub async fn reap(
             Err(failure) => return Err(failure),
         }
     }
-    let totals = session.services.ledger.reaping_totals(session.run).await?;
-    (reaped.objects, reaped.bytes, reaped.failed) = (totals.objects, totals.bytes, totals.failed);
-    reaped.next_at = next.and_then(|time| time.checked_add_signed(keep));
-    if reaped.failed > 0 {
-        session.exit = Exit::SomeFailed;
-    }
-    tracing::info!(
-        target: "deletions",
-        run_id = %session.run,
-        object_count = reaped.objects,
-        size_bytes = reaped.bytes,
-        waiting = reaped.waiting,
-        "quarantine emptied of what is past its time"
-    );
-    if totals.objects + totals.failed > 0 {
-        let told = json!({ "copies": totals.objects, "bytes": totals.bytes, "failed": totals.failed });
-        session.services.ledger.note_undone("reaped", session.run, &told).await?;
-    }
-    session.draft.reaped = Some(reaped);
+    reaped.next_at = next;
     ended
 }
 
@@ -104,6 +136,9 @@ fn held_by(session: &Session<'_>, scan: &Scan) -> Option<String> {
     }
     if let Some(table) = scan.references.tables.iter().find(|table| table.rows == 0) {
         return Some(format!("{} has no rows: no re-check could tell it from an emptied table", table.name));
+    }
+    if let Some(why) = &session.leap {
+        return Some(why.clone());
     }
     let stop_file = &session.services.config.stop_file;
     is_there(stop_file).then(|| format!("the stop file `{}` exists", stop_file.display()))

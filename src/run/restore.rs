@@ -1,23 +1,23 @@
 //! restore: hold, copy back, prove, report.
 //!
 //! Takes a run that deleted; brings its objects back from its quarantine, or from beneath the markers that it made. Invariant:
-//! each id is held before its first object is back, so that no sweep takes it again; what lies at a key now is never
-//! overwritten; an object counts as brought back only after it was compared with its source byte by byte.
+//! each id of which something comes back is held before its first object is, so that no sweep takes it again; what lies at a
+//! key now is never overwritten; an object counts as brought back only after it was compared with its source byte by byte.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use futures::StreamExt;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Keyring, Reading, RunFailure, Session, Undoing, confirm};
+use super::{Keyring, Reading, RunFailure, Services, Session, Undoing, confirm};
 use crate::dispose::transfer::{TransferError, Transferred, compare, transfer};
 use crate::exit::Exit;
 use crate::list::pages::Pages;
 use crate::list::undeleted::Undeleted;
 use crate::model::{DatasetId, Mode, Object, ObjectKey, RunId, Timestamp, human_bytes, human_count};
 use crate::parse::group_of_key;
-use crate::record::{Undo, UndoKind};
+use crate::record::{RecordError, Undo, UndoKind};
 use crate::report::Restored;
 use crate::report::csv::CsvFile;
 use crate::report::figures::Stage;
@@ -48,6 +48,8 @@ struct Found {
     size_bytes: u64,
     /// Where it comes from, or why it does not.
     source: Result<Place, &'static str>,
+    /// Whether what comes back may be older than what was deleted.
+    may_be_older: bool,
 }
 
 /// What became of one object.
@@ -72,13 +74,19 @@ pub async fn restore(
     let undos = restorable(session, job).await?;
     session.enter(Stage::Dispose);
     session.draft.plan_hash = undos.first().map(|undo| undo.plan.to_string());
-    let undoing = keyring.undoing(session.services, &undos[0].bucket)?;
+    let mut undoings = BTreeMap::new();
+    for undo in &undos {
+        if !undoings.contains_key(&undo.bucket) {
+            undoings.insert(undo.bucket.clone(), keyring.undoing(session.services, &undo.bucket)?);
+        }
+    }
     let wish =
-        Wish { session_scope: session.scope, undos: &undos, dataset: job.dataset, undoing: &undoing, stop: &stop };
+        Wish { session_scope: session.scope, undos: &undos, dataset: job.dataset, undoings: &undoings, stop: &stop };
     let groups = groups_of(session, &undos).await?;
     let (ids, totals) = count(&wish, &groups).await?;
     let of_run = uuid::Uuid::parse_str(&job.run).unwrap_or_default();
-    let mut restored = Restored { of_run, objects: totals.0, bytes: totals.1, restored: 0, skipped: 0, failed: 0 };
+    let mut restored =
+        Restored { of_run, objects: totals.0, bytes: totals.1, restored: 0, skipped: 0, failed: 0, perhaps_older: 0 };
     session.draft.restore = Some(restored.clone());
     session.check_stop()?;
     if totals.0 == 0 {
@@ -93,9 +101,8 @@ pub async fn restore(
     }
     ask_person(session, job, totals, ids.len())?;
     let copier = keyring.copying(session.services)?;
-    hold(session, job, &ids).await?;
-    crate::failpoint::reach("held");
-    let ended = bring_back(session, &wish, &groups, (&*copier, &mut restored)).await;
+    let holder = Holder { session, of_run: &job.run, held: tokio::sync::Mutex::default() };
+    let ended = bring_back(&holder, &wish, &groups, (&*copier, &mut restored)).await;
     let is_whole = restored.restored + restored.skipped + restored.failed == restored.objects;
     session.draft.restore = Some(restored.clone());
     let told = json!({ "of_run": job.run, "restored": restored.restored, "skipped": restored.skipped, "failed": restored.failed });
@@ -139,7 +146,8 @@ async fn restorable(session: &Session<'_>, job: &RestoreJob) -> Result<Vec<Undo>
     Ok(kept.into_iter().filter(|undo| undo.kind == kind).collect())
 }
 
-/// The groups that the runs disposed of, where versions are looked for; a quarantine has its own list.
+/// The groups of the runs' plans, where versions are looked for: the time of a marker says which run made it. A quarantine has its
+/// own list.
 async fn groups_of(session: &Session<'_>, undos: &[Undo]) -> Result<Vec<(DatasetId, String)>, RunFailure> {
     if undos[0].kind == UndoKind::Quarantine {
         return Ok(Vec::new());
@@ -153,13 +161,18 @@ struct Wish<'w> {
     session_scope: &'w crate::config::Scope,
     undos: &'w [Undo],
     dataset: Option<DatasetId>,
-    undoing: &'w Undoing,
+    /// What reads each bucket that something comes back from.
+    undoings: &'w BTreeMap<String, Undoing>,
     stop: &'w CancellationToken,
 }
 
 impl<'w> Wish<'w> {
     fn wants(&self, id: DatasetId) -> bool {
         self.dataset.is_none_or(|wanted| wanted == id)
+    }
+
+    fn undoing_of(&self, undo: &Undo) -> &'w Undoing {
+        &self.undoings[&undo.bucket]
     }
 
     /// Everything that may come back, in the order of the keys.
@@ -192,7 +205,7 @@ struct CopyFolder<'w> {
 
 impl<'w> CopyFolder<'w> {
     fn new(wish: &'w Wish<'w>, undo: &'w Undo) -> Self {
-        let pages = Pages::new(&*wish.undoing.store, &undo.prefix, false, wish.stop);
+        let pages = Pages::new(&*wish.undoing_of(undo).store, &undo.prefix, false, wish.stop);
         Self { undo, pages, listed: VecDeque::new() }
     }
 
@@ -250,7 +263,7 @@ impl Sources<'_> {
             let Some((id, group)) = group.filter(|(id, _)| self.wish.wants(*id)) else { continue };
             let group = group.to_owned();
             let source = Ok(Place::current(&undo.bucket, copy.key));
-            return Ok(Some(Found { id, group, original, size_bytes: copy.size_bytes, source }));
+            return Ok(Some(Found { id, group, original, size_bytes: copy.size_bytes, source, may_be_older: false }));
         }
     }
 
@@ -258,7 +271,8 @@ impl Sources<'_> {
         loop {
             if self.open.is_none() {
                 let Some((id, group)) = self.groups.pop_front() else { return Ok(None) };
-                let keys = Undeleted::new(&*self.wish.undoing.versions, &group, self.wish.stop);
+                let store = &*self.wish.undoing_of(&self.wish.undos[0]).store;
+                let keys = Undeleted::new(store, &group, self.wish.stop);
                 self.open = Some((id, group, keys));
             }
             let Some((id, group, keys)) = &mut self.open else { continue };
@@ -266,17 +280,18 @@ impl Sources<'_> {
                 self.open = None;
                 continue;
             };
-            let bucket = &self.wish.session_scope.bucket;
+            let bucket = &self.wish.undos[0].bucket;
             let place =
                 |id: &str| Place { bucket: bucket.clone(), key: original.clone(), version: Some(id.to_owned()) };
             let source = known.to_restore(|made| self.wish.is_ours(made)).map(|version| place(&version.id));
             let size_bytes = known.newest.as_ref().map_or(0, |version| version.size_bytes);
-            return Ok(Some(Found { id: *id, group: group.clone(), original, size_bytes, source }));
+            let may_be_older = known.may_be_older;
+            return Ok(Some(Found { id: *id, group: group.clone(), original, size_bytes, source, may_be_older }));
         }
     }
 }
 
-/// Which ids may come back, and how many objects and bytes.
+/// Which ids may come back, and how many objects and bytes are looked at.
 async fn count(
     wish: &Wish<'_>,
     groups: &[(DatasetId, String)],
@@ -286,7 +301,9 @@ async fn count(
     while let Some(found) = sources.next().await? {
         objects += 1;
         bytes = bytes.saturating_add(found.size_bytes);
-        ids.insert(found.id);
+        if found.source.is_ok() {
+            ids.insert(found.id);
+        }
     }
     Ok((ids, (objects, bytes)))
 }
@@ -314,22 +331,36 @@ fn ask_person(
     Err(refused("the bucket's name was not typed".into(), "nothing was written; restore again when you are sure"))
 }
 
-/// Holds every id, before its first object is back.
-async fn hold(session: &Session<'_>, job: &RestoreJob, ids: &BTreeSet<DatasetId>) -> Result<(), RunFailure> {
-    let (ledger, now) = (&session.services.ledger, session.services.clock.now());
-    let reason = format!("restored from run {}", job.run);
-    for id in ids {
-        ledger.place_hold(&session.scope.name, *id, None, "restore", &reason, now).await?;
+/// Holds ids.
+struct Holder<'h> {
+    session: &'h Session<'h>,
+    of_run: &'h str,
+    held: tokio::sync::Mutex<BTreeSet<DatasetId>>,
+}
+
+impl Holder<'_> {
+    /// Holds an id, before its first object is back. Who comes second waits until it is held.
+    async fn hold(&self, id: DatasetId) -> Result<(), RecordError> {
+        let mut held = self.held.lock().await;
+        if held.contains(&id) {
+            return Ok(());
+        }
+        let Services { ledger, clock, .. } = self.session.services;
+        let reason = format!("restored from run {}", self.of_run);
+        ledger.place_hold(&self.session.scope.name, id, None, "restore", &reason, clock.now()).await?;
+        held.insert(id);
+        crate::failpoint::reach("held");
+        Ok(())
     }
-    Ok(())
 }
 
 async fn bring_back(
-    session: &Session<'_>,
+    holder: &Holder<'_>,
     wish: &Wish<'_>,
     groups: &[(DatasetId, String)],
     (copier, restored): (&dyn CopyStore, &mut Restored),
 ) -> Result<(), RunFailure> {
+    let session = holder.session;
     let bar = session.services.progress.bar("restoring objects", restored.objects);
     let mut csv = CsvFile::restored(session.folder.file("restored.csv")?).map_err(RunFailure::ReportRow)?;
     let sources = futures::stream::unfold(Some(wish.sources(groups)), |sources| async move {
@@ -345,7 +376,7 @@ async fn bring_back(
     });
     let work = sources.map(|found| async move {
         match found {
-            Ok(found) => Ok(restore_one(session, wish, copier, found).await?),
+            Ok(found) => Ok(restore_one(holder, wish, copier, found).await?),
             Err(error) => Err(RunFailure::Store(error)),
         }
     });
@@ -361,6 +392,7 @@ async fn bring_back(
             }
         };
         let (word, reason) = match &outcome {
+            Outcome::Restored if found.may_be_older => ("restored", PERHAPS_OLDER),
             Outcome::Restored => ("restored", ""),
             Outcome::Skipped(reason) => ("skipped", *reason),
             Outcome::Failed(reason) => ("failed", reason.as_str()),
@@ -370,6 +402,7 @@ async fn bring_back(
             Outcome::Skipped(_) => &mut restored.skipped,
             Outcome::Failed(_) => &mut restored.failed,
         } += 1;
+        restored.perhaps_older += u64::from(outcome == Outcome::Restored && found.may_be_older);
         let row = [found.original.as_str(), &found.group, word, reason];
         csv.restored_row(row, found.size_bytes).map_err(RunFailure::ReportRow)?;
         bar.inc(1);
@@ -379,12 +412,17 @@ async fn bring_back(
     ended
 }
 
+/// The reason of an object that was brought back where nobody can tell whether it is what was deleted: versioning was suspended
+/// then, and what had been written since had no version of its own.
+const PERHAPS_OLDER: &str = "perhaps_older";
+
 async fn restore_one(
-    session: &Session<'_>,
+    holder: &Holder<'_>,
     wish: &Wish<'_>,
     copier: &dyn CopyStore,
     found: Found,
 ) -> Result<(Found, Outcome), RunFailure> {
+    let session = holder.session;
     let source = match &found.source {
         Ok(source) => source,
         Err(reason) => {
@@ -400,9 +438,10 @@ async fn restore_one(
         }
     }
     let target = Place::current(&session.scope.bucket, found.original.clone());
-    let outcome = match copy_back(copier, wish.stop, source, &target).await {
+    let outcome = match copy_back(copier, wish.stop, (source, &target), || holder.hold(found.id)).await {
         Ok(outcome) => outcome,
-        Err(error) => {
+        Err(BackError::Record(error)) => return Err(error.into()),
+        Err(BackError::Transfer(error)) => {
             tracing::warn!(key = %crate::model::visible(found.original.as_str()), error = %error, "an object could not be brought back");
             Outcome::Failed(error.to_string())
         }
@@ -410,25 +449,45 @@ async fn restore_one(
     Ok((found, outcome))
 }
 
-/// Copies one object back, where nothing is in its place.
-async fn copy_back(
+/// Why an object is not back.
+#[derive(Debug, thiserror::Error)]
+enum BackError {
+    /// It could not be copied, or not proven.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// Its id could not be held: nothing comes back then.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl From<StoreError> for BackError {
+    fn from(error: StoreError) -> Self {
+        Self::Transfer(error.into())
+    }
+}
+
+/// Copies one object back, where nothing is in its place; `hold` comes before the copy, and where nothing comes back, not at all.
+async fn copy_back<H: Future<Output = Result<(), RecordError>>>(
     copier: &dyn CopyStore,
     stop: &CancellationToken,
-    source: &Place,
-    target: &Place,
-) -> Result<Outcome, TransferError> {
+    (source, target): (&Place, &Place),
+    hold: impl FnOnce() -> H,
+) -> Result<Outcome, BackError> {
     let Some(seen) = retry::read_with_retries(stop, || copier.head(source)).await? else {
         return Ok(Outcome::Failed("the source is gone".into()));
     };
-    match transfer(copier, stop, (source, &seen), (target, WriteWhen::Absent)).await? {
-        Transferred::Done => return Ok(Outcome::Restored),
-        Transferred::Refused => {}
+    if retry::read_with_retries(stop, || copier.head(target)).await?.is_none() {
+        hold().await?;
+        match transfer(copier, stop, (source, &seen), (target, WriteWhen::Absent)).await? {
+            Transferred::Done => return Ok(Outcome::Restored),
+            Transferred::Refused => {}
+        }
     }
     // Something is there: the same object, which an earlier attempt brought back, or newer data.
     match compare(copier, stop, (source, &seen), target).await {
         Ok(Transferred::Done) => Ok(Outcome::Skipped("already_there")),
         Ok(Transferred::Refused) => Ok(Outcome::Failed("the source changed".into())),
         Err(TransferError::Differs(_)) => Ok(Outcome::Skipped("newer_data")),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 use crate::decide::breakers::{Evidence, Observation, Reading as BreakerReading, TargetFingerprint, judge_evidence};
 use crate::decide::holds::Holds;
+use crate::decide::sightings;
 use crate::diff::{Diff, Findings};
 use crate::list::census;
 use crate::list::references::ProvenReferences;
@@ -85,15 +86,11 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     let mut failed_row = None;
     let mut diff = Diff::new(listing.groups, listing.store_time, session.scope.policy.grace.span());
     let live_tables = &session.scope.live;
-    let sighted: HashSet<DatasetId> =
-        session.services.ledger.sighted_ids(&session.scope.name).await?.into_iter().collect();
-    let mut seen_live = Vec::new();
+    let mut watched = Watched::of(session).await?;
     let read = reading
         .references
         .read(&mut |row| {
-            if sighted.contains(&row.id) {
-                seen_live.push(row.id);
-            }
+            watched.note_live(row.id);
             uploads.note_live(row.id);
             let table = &live_tables[row.table];
             let missing_after = chrono::Duration::from_std(table.missing_after).unwrap_or(chrono::Duration::MAX);
@@ -105,8 +102,8 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
         })
         .await;
     bar.finish_and_clear();
-    // Whatever becomes of this run, an id that it saw live leaves every plan for good.
-    session.services.ledger.forget(&session.scope.name, &seen_live).await?;
+    let seen_at = read.as_ref().map_or(listing.store_time, |read| listing.store_time.min(read.database_time));
+    watched.remember_live(session, seen_at).await?;
     let references = read?;
     if let Some(error) = failed_row {
         return Err(RunFailure::ReportRow(error));
@@ -115,10 +112,12 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     session.check_stop()?;
     let findings = diff.finish();
     let as_of = listing.store_time.min(references.database_time);
+    note_leap(session, as_of).await?;
     session.draft.as_of = Some(as_of);
     // After the listing, like the rows: a hold that was placed meanwhile protects.
     let holds = holds::gather(session.services, session.scope, &references.holds, as_of).await?;
     session.draft.holds.total = holds.ids();
+    watched.remember_held(session, &holds, as_of).await?;
     session.draft.groups.live = findings.live() as u64;
     session.draft.missing = findings.missing;
     session.draft.coverage.references = findings.rows;
@@ -149,6 +148,54 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     Ok(Scan { findings, references, holds, as_of, foreign: listing.foreign, observation, uploads })
 }
 
+/// Ids of which the ledger must know when they are live, or held.
+struct Watched {
+    /// Those that were seen as orphans.
+    sighted: HashSet<DatasetId>,
+    /// Those of which copies may lie in quarantine.
+    quarantined: HashSet<DatasetId>,
+    live: Vec<DatasetId>,
+}
+
+impl Watched {
+    async fn of(session: &Session<'_>) -> Result<Self, RunFailure> {
+        let (ledger, scope) = (&session.services.ledger, &session.scope.name);
+        let sighted = ledger.sighted_ids(scope).await?.into_iter().collect();
+        let quarantined = ledger.quarantined_ids(scope).await?.into_iter().collect();
+        Ok(Self { sighted, quarantined, live: Vec::new() })
+    }
+
+    fn note_live(&mut self, id: DatasetId) {
+        if self.sighted.contains(&id) || self.quarantined.contains(&id) {
+            self.live.push(id);
+        }
+    }
+
+    /// Whatever becomes of this run, an id that it saw live leaves every plan for good, and its copies wait.
+    async fn remember_live(&self, session: &Session<'_>, at: Timestamp) -> Result<(), RunFailure> {
+        let (ledger, scope) = (&session.services.ledger, &session.scope.name);
+        let of = |ids: &HashSet<DatasetId>| self.live.iter().copied().filter(|id| ids.contains(id)).collect::<Vec<_>>();
+        ledger.forget(scope, &of(&self.sighted)).await?;
+        Ok(ledger.want(scope, &of(&self.quarantined), at).await?)
+    }
+
+    async fn remember_held(&self, session: &Session<'_>, holds: &Holds, at: Timestamp) -> Result<(), RunFailure> {
+        let held: Vec<DatasetId> = self.quarantined.iter().copied().filter(|id| holds.on(*id).is_some()).collect();
+        Ok(session.services.ledger.want(&session.scope.name, &held, at).await?)
+    }
+}
+
+/// Looks how far time went on since the last good scan, once in a run: its own scan is the last one by the next.
+async fn note_leap(session: &mut Session<'_>, as_of: Timestamp) -> Result<(), RunFailure> {
+    if session.draft.as_of.is_none() {
+        let before = session.services.ledger.baseline(&session.scope.name).await?;
+        let last_good_scan = before.map(|before| before.observation.as_of);
+        let interval = session.scope.schedule.as_ref().map(|schedule| schedule.longest_interval(as_of));
+        session.leap = sightings::leap(last_good_scan, as_of, &session.scope.policy, interval);
+    }
+    Ok(())
+}
+
 /// Puts the uploads into the report. What the store does not tell of them is no error: grace and digest are what proves
 /// that nobody writes.
 fn tell_uploads(session: &mut Session<'_>, uploads: &Uploads) {
@@ -160,6 +207,7 @@ fn tell_uploads(session: &mut Session<'_>, uploads: &Uploads) {
         stale,
         aborted: 0,
         oldest: uploads.oldest,
+        held_by: None,
     };
     session.draft.coverage.unknown.retain(|what| !what.starts_with(leaks::UPLOADS));
     if let Some(error) = &uploads.unknown {

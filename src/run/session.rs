@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Reading, RunFailure, Services, notices, retention};
+use super::{Reading, RunFailure, Services, notices, reap, retention, telling};
 use crate::clock::Stopwatch;
 use crate::config::{Disposal, Scope};
 use crate::decide::Waiver;
@@ -20,6 +20,7 @@ use crate::report::{
     Coverage, GroupCounts, HoldsReport, JournalHead, LedgerInfo, OrphanRecord, Outcome, QuarantineFolder, Report,
     SUMMARY_VERSION, Summary, Target, html, text,
 };
+use crate::s3::retry;
 
 /// A run in progress: what it works on, and the report that it fills.
 pub struct Session<'s> {
@@ -58,6 +59,20 @@ pub struct Session<'s> {
     pub awaiting_review: u64,
     /// What it is at, and since when.
     stage: Option<(Stage, Stopwatch)>,
+    /// What it may have asked the store for and has not told yet.
+    pub untold: Untold,
+    /// Why nothing may be ended by its age alone, where time went on too far since the last good scan before this run.
+    pub leap: Option<String>,
+}
+
+/// What a run may have asked the store for and has not told yet. While there is any, it has no report: the next run that could
+/// tell it takes a run with a report for one that told it all.
+#[derive(Debug, Default)]
+pub struct Untold {
+    /// Plans that it works on.
+    pub plans: Vec<Sha256Hash>,
+    /// Whether it empties quarantines.
+    pub is_reaping: bool,
 }
 
 /// How a run ended.
@@ -205,6 +220,8 @@ impl<'s> Session<'s> {
             notifier: None,
             awaiting_review: 0,
             stage: None,
+            untold: Untold::default(),
+            leap: None,
         })
     }
 
@@ -284,12 +301,39 @@ impl<'s> Session<'s> {
             .collect();
     }
 
+    /// Tells what the run could not tell when it came to it, because the ledger or the report failed. A ledger that restarts is
+    /// back in a moment.
+    async fn tell_rest(&mut self) -> Result<(), RunFailure> {
+        let patience = tokio_util::sync::CancellationToken::new();
+        let mut failed_attempts = 0;
+        loop {
+            let Err(failure) = self.try_to_tell_rest().await else { return Ok(()) };
+            failed_attempts += 1;
+            let is_worth_it = matches!(failure, RunFailure::Record(_)) && failed_attempts < retry::MAX_ATTEMPTS;
+            if !is_worth_it || !retry::wait_before_retry(failed_attempts, &patience).await {
+                return Err(failure);
+            }
+        }
+    }
+
+    async fn try_to_tell_rest(&mut self) -> Result<(), RunFailure> {
+        while let Some(plan) = self.untold.plans.last().copied() {
+            telling::tell_deletions(self, plan).await?;
+        }
+        if self.untold.is_reaping { reap::tell_reaping(self).await } else { Ok(()) }
+    }
+
     /// Writes the report, points `latest` at it and closes the run in the ledger.
     ///
-    /// - Errors: where the report or the ledger cannot be written; what was written by then stays.
+    /// - Errors: where the report or the ledger cannot be written; what was written by then stays. Where what the run asked for
+    ///   cannot be told, there is no report, and a later run tells it.
     pub async fn finish(mut self, reading: &Reading) -> Result<ScopeEnd, RunFailure> {
         crate::failpoint::reach("before_report");
         self.enter(Stage::Report);
+        if let Err(failure) = self.tell_rest().await {
+            tracing::error!(run_id = %self.run, error = %failure.chain(), "what this run asked for cannot be told; it leaves no report, and the next run of its plan tells it");
+            return Err(failure);
+        }
         self.draft.coverage.list_requests = reading.store.list_requests();
         self.draft.finished_at = self.services.clock.now();
         self.draft.journal = match self.services.ledger.chain_head().await {
@@ -391,16 +435,13 @@ impl<'s> Session<'s> {
     /// Files that the run did not come to are there with their header, so that a reader of reports needs no special case.
     fn write_missing_files(&self) -> Result<(), RunFailure> {
         let is_there = |name: &str| self.folder.path().join(name).exists();
-        let clear = |name: &str| std::fs::remove_file(self.folder.path().join(format!(".{name}.partial"))).ok();
         if !is_there("foreign.csv") {
-            clear("foreign.csv");
             CsvFile::foreign(self.folder.file("foreign.csv")?)
                 .and_then(CsvFile::finish)
                 .map_err(RunFailure::ReportRow)?
                 .publish()?;
         }
         if !is_there("missing.csv") {
-            clear("missing.csv");
             CsvFile::missing(self.folder.file("missing.csv")?)
                 .and_then(CsvFile::finish)
                 .map_err(RunFailure::ReportRow)?

@@ -23,7 +23,9 @@ use crate::report::{Deletion, Steps};
 /// Begins a run's work on a plan: from now on it tells what dead runs of the plan left untold.
 ///
 /// - Errors: the ledger's, and the report's.
-pub async fn begin_plan(session: &Session<'_>, plan: Sha256Hash) -> Result<(), RunFailure> {
+pub async fn begin_plan(session: &mut Session<'_>, plan: Sha256Hash) -> Result<(), RunFailure> {
+    // Before the ledger gives this run anything to tell: whatever fails from here on, no report may pass it over.
+    session.untold.plans.push(plan);
     let ledger = &session.services.ledger;
     let dead = unreported_runs(session, plan).await?;
     let mut number = ledger.parts_of(&session.run.to_string()).await?.len() as u64;
@@ -63,11 +65,18 @@ async fn unreported_runs(session: &Session<'_>, plan: Sha256Hash) -> Result<Vec<
 
 /// Writes the totals, and `deletions.csv`, of what this run has to tell.
 ///
-/// - Errors: the ledger's, and the report's.
+/// - Errors: the ledger's, and the report's. The plan stays untold then, and the run's end tries again.
 pub async fn tell_deletions(session: &mut Session<'_>, plan: Sha256Hash) -> Result<Deletion, RunFailure> {
+    let deletion = tell(session, plan).await?;
+    session.untold.plans.retain(|untold| *untold != plan);
+    Ok(deletion)
+}
+
+async fn tell(session: &mut Session<'_>, plan: Sha256Hash) -> Result<Deletion, RunFailure> {
     let ledger = &session.services.ledger;
     let in_journal = ledger.deletion_totals(session.run).await?;
     let parts = ledger.parts_of(&session.run.to_string()).await?;
+    session.folder.settle_parts(&parts.iter().map(|part| part.number).collect())?;
     let totals = parts.iter().fold(in_journal, |totals, part| totals.plus(&part.totals));
     let undos = ledger.undos_of(&session.run.to_string()).await?;
     let is_aside = undos.iter().any(|undo| undo.kind == UndoKind::Quarantine);

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use super::apply::{stop_file_refusal, trip_on_recheck};
+use super::one_plan::{stop_file_refusal, trip_on_recheck};
 use super::scan::Scan;
 use super::{Reading, RunFailure, Session, holds};
 use crate::clock::Stopwatch;
@@ -18,11 +18,16 @@ use crate::report::Outcome;
 use crate::report::leaks::UploadVerdict;
 use crate::s3::{AbortReply, AbortStore};
 
-/// Whether this run may abort something: the scope asks for it, and the listing that says what is stale is whole.
-pub(super) fn would_abort(session: &Session<'_>) -> bool {
-    let uploads = &session.draft.uploads;
+/// Whether this run may abort something: the scope asks for it, the listing that says what is stale is whole, and time has not
+/// gone on too far at once. What forbids it is told.
+pub(super) fn would_abort(session: &mut Session<'_>) -> bool {
+    let uploads = &mut session.draft.uploads;
     let is_whole = uploads.known && session.draft.outcome == Outcome::Complete;
-    session.scope.uploads.abort_after.is_some() && is_whole && uploads.stale > 0
+    if session.scope.uploads.abort_after.is_none() || !is_whole || uploads.stale == 0 {
+        return false;
+    }
+    uploads.held_by.clone_from(&session.leap);
+    session.leap.is_none()
 }
 
 /// Aborts the stale uploads under orphans.

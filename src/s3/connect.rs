@@ -18,7 +18,7 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provi
 use secrecy::ExposeSecret;
 
 use super::meter::Meter;
-use super::{S3Copy, S3Delete, S3Put, S3Read, S3Versions};
+use super::{S3Copy, S3Delete, S3Put, S3Read};
 use crate::clock::Clock;
 use crate::config::Store;
 use crate::config::secrets::StoreCredentials;
@@ -122,11 +122,6 @@ impl Connection {
     /// The part that deletes from `bucket`.
     pub fn deleting(&self, bucket: &str) -> S3Delete {
         S3Delete::new(self.client.clone(), bucket)
-    }
-
-    /// The part that reads the versions of `bucket`.
-    pub fn versions(&self, bucket: &str) -> S3Versions {
-        S3Versions::new(self.client.clone(), bucket)
     }
 
     /// The part that puts the objects of a self-test into `bucket`.

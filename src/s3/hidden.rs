@@ -6,13 +6,12 @@
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::list_multipart_uploads::ListMultipartUploadsOutput;
 use aws_sdk_s3::operation::list_object_versions::ListObjectVersionsOutput;
-use aws_sdk_s3::types::{EncodingType, MultipartUpload, ObjectVersion};
-use chrono::DateTime;
+use aws_sdk_s3::types::{DeleteMarkerEntry, EncodingType, MultipartUpload, ObjectVersion};
 
 use super::error::classify;
-use super::read::decode;
+use super::read::{decode, read_time};
 use super::witness::Witness;
-use super::{Marker, StoreError, Upload, UploadsPage, Version, VersionsPage};
+use super::{DeleteMarker, Marker, StoreError, Upload, UploadsPage, Version, VersionsPage};
 use crate::model::{ObjectKey, Timestamp};
 
 const UPLOADS: &str = "ListMultipartUploads";
@@ -58,11 +57,10 @@ fn read_uploads(output: &ListMultipartUploadsOutput, date: Timestamp) -> Result<
 }
 
 fn read_upload(upload: &MultipartUpload) -> Result<Upload, String> {
-    let initiated = upload.initiated().and_then(|time| DateTime::from_timestamp_millis(time.to_millis().ok()?));
     Ok(Upload {
         key: ObjectKey::new(decode(upload.key().ok_or("an upload has no key")?)?),
         upload_id: upload.upload_id().filter(|id| !id.is_empty()).ok_or("an upload has no id")?.to_owned(),
-        initiated,
+        initiated: upload.initiated().and_then(read_time),
     })
 }
 
@@ -109,10 +107,7 @@ fn read_versions(output: &ListObjectVersionsOutput) -> Result<VersionsPage, Stri
     }
     let is_truncated = output.is_truncated().ok_or("it does not say whether it is truncated")?;
     let versions = output.versions().iter().map(read_version).collect::<Result<_, String>>()?;
-    let markers = output.delete_markers().iter();
-    let markers = markers
-        .map(|marker| Ok(ObjectKey::new(decode(marker.key().ok_or("a delete marker has no key")?)?)))
-        .collect::<Result<_, String>>()?;
+    let markers = output.delete_markers().iter().map(read_delete_marker).collect::<Result<_, String>>()?;
     let next = read_marker(output.next_key_marker(), output.next_version_id_marker())?;
     Ok(VersionsPage { versions, markers, is_truncated, next })
 }
@@ -121,8 +116,19 @@ fn read_version(version: &ObjectVersion) -> Result<Version, String> {
     let size = version.size().ok_or("a version has no size")?;
     Ok(Version {
         key: ObjectKey::new(decode(version.key().ok_or("a version has no key")?)?),
+        id: version.version_id().ok_or("a version has no id")?.to_owned(),
+        is_latest: version.is_latest().ok_or("a version does not say whether it is the latest")?,
         size_bytes: u64::try_from(size).map_err(|_| "a version has a negative size")?,
-        is_current: version.is_latest().ok_or("a version does not say whether it is the latest")?,
+        last_modified: version.last_modified().and_then(read_time),
+    })
+}
+
+fn read_delete_marker(marker: &DeleteMarkerEntry) -> Result<DeleteMarker, String> {
+    Ok(DeleteMarker {
+        key: ObjectKey::new(decode(marker.key().ok_or("a delete marker has no key")?)?),
+        id: marker.version_id().map(str::to_owned),
+        is_latest: marker.is_latest().ok_or("a delete marker does not say whether it is the latest")?,
+        last_modified: marker.last_modified().and_then(read_time),
     })
 }
 
@@ -138,7 +144,7 @@ pub(super) async fn has_object(client: &Client, bucket: &str, key: &ObjectKey) -
 #[cfg(test)]
 mod tests {
     use aws_sdk_s3::primitives::DateTime as SdkTime;
-    use aws_sdk_s3::types::{CommonPrefix, DeleteMarkerEntry};
+    use aws_sdk_s3::types::CommonPrefix;
 
     use super::*;
 
@@ -185,20 +191,22 @@ mod tests {
     #[test]
     fn page_of_versions_that_leaves_something_open_is_no_page() {
         let page = || ListObjectVersionsOutput::builder().encoding_type(EncodingType::Url).is_truncated(false);
-        let version = || ObjectVersion::builder().key("k+1").size(3).is_latest(false);
-        let whole = read_versions(
-            &page().versions(version().build()).delete_markers(DeleteMarkerEntry::builder().key("m").build()).build(),
-        )
-        .expect("a page");
-        assert_eq!(whole.versions, [Version { key: ObjectKey::new("k 1"), size_bytes: 3, is_current: false }]);
-        assert_eq!(whole.markers, [ObjectKey::new("m")]);
+        let version = || ObjectVersion::builder().key("k+1").version_id("v").size(3).is_latest(false);
+        let marker = || DeleteMarkerEntry::builder().key("m").version_id("null").is_latest(true);
+        let whole = read_versions(&page().versions(version().build()).delete_markers(marker().build()).build());
+        let whole = whole.expect("a page");
+        let (key, last_modified) = (ObjectKey::new("k 1"), None);
+        assert_eq!(whole.versions, [Version { key, id: "v".into(), is_latest: false, size_bytes: 3, last_modified }]);
+        assert!(whole.markers[0].key == ObjectKey::new("m") && whole.markers[0].is_null());
         for broken in [
             ListObjectVersionsOutput::builder().is_truncated(false).build(),
             ListObjectVersionsOutput::builder().encoding_type(EncodingType::Url).build(),
-            page().versions(ObjectVersion::builder().key("k").size(3).build()).build(),
-            page().versions(ObjectVersion::builder().key("k").is_latest(true).build()).build(),
+            page().versions(ObjectVersion::builder().key("k").version_id("v").size(3).build()).build(),
+            page().versions(ObjectVersion::builder().key("k").version_id("v").is_latest(true).build()).build(),
+            page().versions(ObjectVersion::builder().key("k").size(3).is_latest(true).build()).build(),
             page().versions(version().size(-1).build()).build(),
-            page().delete_markers(DeleteMarkerEntry::builder().build()).build(),
+            page().delete_markers(DeleteMarkerEntry::builder().is_latest(true).build()).build(),
+            page().delete_markers(DeleteMarkerEntry::builder().key("m").build()).build(),
         ] {
             assert!(read_versions(&broken).is_err());
         }

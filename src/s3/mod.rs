@@ -14,7 +14,6 @@ mod meter;
 mod put;
 mod read;
 pub mod retry;
-mod versions;
 mod witness;
 
 use std::collections::BTreeMap;
@@ -27,7 +26,6 @@ pub use delete::S3Delete;
 pub use error::{StoreError, StoreFault};
 pub use put::{S3Put, is_marked};
 pub use read::S3Read;
-pub use versions::S3Versions;
 
 use crate::clock::Stopwatch;
 use crate::model::{Object, ObjectKey, Sha256Hash, Timestamp, Versioning};
@@ -92,24 +90,48 @@ pub struct UploadsPage {
     pub date: Timestamp,
 }
 
-/// One version of an object.
+/// One version of an object. Source: `ListObjectVersions`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     /// The key, as listed.
     pub key: ObjectKey,
+    /// The version's id.
+    pub id: String,
+    /// Whether it is the one that a plain listing shows.
+    pub is_latest: bool,
     /// Size in bytes.
     pub size_bytes: u64,
-    /// Whether it is the one that a plain listing shows.
-    pub is_current: bool,
+    /// When it was written.
+    pub last_modified: Option<Timestamp>,
 }
 
-/// One page of versions, decoded. Source: `ListObjectVersions`.
+/// One delete marker. Source: `ListObjectVersions`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeleteMarker {
+    /// The key, as listed.
+    pub key: ObjectKey,
+    /// The marker's own version id.
+    pub id: Option<String>,
+    /// Whether it is current.
+    pub is_latest: bool,
+    /// When it was made.
+    pub last_modified: Option<Timestamp>,
+}
+
+impl DeleteMarker {
+    /// Whether it was made while versioning was suspended: it then took the place of what had no version of its own.
+    pub fn is_null(&self) -> bool {
+        self.id.as_deref() == Some("null")
+    }
+}
+
+/// One page of a listing of versions, decoded. Source: `ListObjectVersions`.
 #[derive(Debug, Clone)]
 pub struct VersionsPage {
     /// The versions, as listed.
     pub versions: Vec<Version>,
-    /// The keys of the delete markers, as listed.
-    pub markers: Vec<ObjectKey>,
+    /// The markers, as listed.
+    pub markers: Vec<DeleteMarker>,
     /// Whether the store says that there is more.
     pub is_truncated: bool,
     /// Where the next page begins.
@@ -297,59 +319,6 @@ pub trait CopyStore: Send + Sync {
     async fn copy(&self, source: &Place, seen: &Head, target: &Place, when: WriteWhen) -> Result<Copied, StoreError>;
     /// Reads the object that was `seen` to its end.
     async fn read_back(&self, place: &Place, seen: &Head) -> Result<ReadBack, StoreError>;
-}
-
-/// One version of an object. Source: `ListObjectVersions`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OldVersion {
-    /// The key.
-    pub key: ObjectKey,
-    /// The version's id.
-    pub id: String,
-    /// Whether it is current.
-    pub is_latest: bool,
-    /// Size in bytes.
-    pub size_bytes: u64,
-    /// When it was written.
-    pub last_modified: Option<Timestamp>,
-}
-
-/// One delete marker. Source: `ListObjectVersions`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeleteMarker {
-    /// The key.
-    pub key: ObjectKey,
-    /// Whether it is current.
-    pub is_latest: bool,
-    /// When it was made.
-    pub last_modified: Option<Timestamp>,
-}
-
-/// Where a listing of versions goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VersionsAfter {
-    /// The last key.
-    pub key: ObjectKey,
-    /// The last version of it.
-    pub version: Option<String>,
-}
-
-/// One page of a listing of versions, decoded.
-#[derive(Debug, Clone)]
-pub struct OldVersionsPage {
-    /// The versions, as listed.
-    pub versions: Vec<OldVersion>,
-    /// The markers, as listed.
-    pub markers: Vec<DeleteMarker>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<VersionsAfter>,
-}
-
-/// What reads versions.
-#[async_trait]
-pub trait VersionStore: Send + Sync {
-    /// Reads one page of the versions under `prefix`, once.
-    async fn versions(&self, prefix: &str, after: Option<&VersionsAfter>) -> Result<OldVersionsPage, StoreError>;
 }
 
 /// What the store said of an upload that was to be aborted.

@@ -111,16 +111,17 @@ fn read_page(output: ListObjectsV2Output, date: Timestamp) -> Result<Page, Strin
 fn read_object(object: &aws_sdk_s3::types::Object) -> Result<Object, String> {
     let key = decode(object.key().ok_or("an object has no key")?)?;
     let size = object.size().ok_or("an object has no size")?;
-    let last_modified = object.last_modified().and_then(|time| {
-        let millis = time.to_millis().ok()?;
-        DateTime::from_timestamp_millis(millis)
-    });
     Ok(Object {
         key: ObjectKey::new(key),
         size_bytes: u64::try_from(size).map_err(|_| "an object has a negative size")?,
         etag: object.e_tag().ok_or("an object has no ETag")?.to_owned(),
-        last_modified,
+        last_modified: object.last_modified().and_then(read_time),
     })
+}
+
+/// A time, where it can be told.
+pub(super) fn read_time(time: &aws_sdk_s3::primitives::DateTime) -> Option<Timestamp> {
+    DateTime::from_timestamp_millis(time.to_millis().ok()?)
 }
 
 /// Decodes a key or prefix that was listed with `encoding-type=url`: `+` is a space, then percent escapes.

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -156,8 +156,7 @@ impl From<CommandError> for Problem {
 }
 
 /// Answers a path that nothing is at.
-pub async fn not_found(uri: Uri) -> Problem {
-    let _ = uri;
+pub async fn not_found() -> Problem {
     Problem::not_found("there is nothing at this path").with_hint("/api/v1/openapi.json lists what there is")
 }
 

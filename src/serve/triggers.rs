@@ -78,11 +78,11 @@ pub struct Triggers {
 
 impl Triggers {
     /// Notes what a caller asks for, and rings; the one that waits already, where one does.
-    pub fn ask(&self, scope: &str, command: TriggerCommand, by: &str, now: Timestamp) -> Result<Trigger, Trigger> {
+    pub fn ask(&self, scope: &str, command: TriggerCommand, by: &str, now: Timestamp) -> Result<Trigger, Box<Trigger>> {
         let mut known = self.known.lock();
         let waiting = known.iter().find(|trigger| trigger.scope == scope && trigger.state == TriggerState::Waiting);
         if let Some(waiting) = waiting {
-            return Err(waiting.clone());
+            return Err(Box::new(waiting.clone()));
         }
         let trigger = Trigger {
             id: RunId::new(now).0,
@@ -159,7 +159,7 @@ mod tests {
     fn one_waits_for_each_scope_and_the_next_may_be_asked_for_when_it_runs() {
         let triggers = Triggers::default();
         let first = triggers.ask("a", TriggerCommand::Audit, "ada", at(0)).expect("taken");
-        assert_eq!(triggers.ask("a", TriggerCommand::Sweep, "bob", at(1)), Err(first.clone()));
+        assert_eq!(triggers.ask("a", TriggerCommand::Sweep, "bob", at(1)), Err(Box::new(first.clone())));
         triggers.ask("b", TriggerCommand::Audit, "ada", at(2)).expect("another scope");
         assert_eq!(triggers.start_next(at(3)).map(|trigger| trigger.id), Some(first.id));
         triggers.ask("a", TriggerCommand::Sweep, "bob", at(4)).expect("the first runs by now");

@@ -23,6 +23,20 @@ pub use memory::MemoryWorld;
 pub use minio::Bucket;
 pub use program::{Program, Ran};
 
+/// Every step of a deletion at which a test can end the process.
+pub const DELETION_STEPS: [&str; 10] = [
+    "plan_started",
+    "before_intent",
+    "after_intent",
+    "before_send",
+    "after_send",
+    "after_outcome",
+    "before_verify",
+    "disposed",
+    "before_report",
+    "after_report",
+];
+
 /// What `tests/run` tells.
 pub fn setting(name: &str) -> String {
     let name = format!("ORPHAN_SWEEPER_TEST_{name}");

@@ -201,6 +201,7 @@ pub(in crate::record) const UNDOS: Table = Table {
         Plain("state"),
         Plain("reaped_at"),
         Plain("reaped_by"),
+        Plain("keep_s"),
     ],
 };
 

@@ -220,7 +220,7 @@ impl Fold {
                             let what = format!("{} `{subject}` was added to `{}` by hand", table.row, table.name);
                             return Ok(Err(row_fault(what)));
                         }
-                        Some(chained) if chained != row => {
+                        Some(chained) if differing_field(chained, row).is_some() => {
                             let what = format!("{} `{subject}` was edited: {}", table.row, difference(chained, row));
                             return Ok(Err(row_fault(what)));
                         }
@@ -264,11 +264,16 @@ async fn find_missing(
     Ok(chained.keys().find(|subject| !there.contains(*subject)).cloned().unwrap_or_default())
 }
 
-/// The first field in which two differ.
+/// The first field in which two differ. A column that a row was chained without, and that says nothing, is no difference: it came
+/// with a newer version of the ledger.
+fn differing_field<'v>(chained: &'v Value, row: &'v Value) -> Option<&'v String> {
+    let mut fields = chained.as_object().into_iter().chain(row.as_object()).flat_map(Map::keys);
+    fields.find(|field| chained[field.as_str()] != row[field.as_str()])
+}
+
+/// How two differ.
 fn difference(chained: &Value, row: &Value) -> String {
-    let fields = chained.as_object().into_iter().chain(row.as_object()).flat_map(Map::keys);
-    let mut differing = fields.filter(|field| chained.get(field) != row.get(field));
-    differing.next().map_or_else(
+    differing_field(chained, row).map_or_else(
         || "it is no row any more".to_owned(),
         |field| {
             let shown = |value: &Value| crate::model::visible(&value[field].to_string());

@@ -27,6 +27,18 @@ async fn close(book: &Book, intent: &Intent<'_>, outcome: &str, part: Option<u64
     }
 }
 
+fn ended() -> RunEnd<'static> {
+    RunEnd {
+        finished_at: at(1),
+        outcome: "complete",
+        reason: None,
+        exit_code: 0,
+        plan_hash: None,
+        orphan_bytes: None,
+        summary: "{}".into(),
+    }
+}
+
 /// The chain must tell what the rows say.
 async fn assert_verifies(book: &Book) {
     let report = book.verify_chain(&[]).await.expect("readable");
@@ -103,9 +115,29 @@ async fn nothing_is_compacted_where_the_part_did_not_tell_it_all() {
 }
 
 #[tokio::test]
+async fn what_a_run_has_not_told_yet_is_compacted_by_no_other() {
+    let book = book!();
+    issue(&book, 1).await;
+    for n in [10, 11] {
+        book.begin(n).await;
+    }
+    // The first lost its lease in the middle of a part, and wakes up when the second works on the same group.
+    settle(&book, &of(10, 1, "p/a/"), &[("p/a/1", KeyOutcome::Deleted)]).await;
+    close(&book, &of(10, 1, "p/a/"), "gone", Some(1)).await;
+    let (_, totals) = told(&book, &part_of(10, 1)).await;
+    settle(&book, &of(11, 1, "p/a/"), &[("p/a/2", KeyOutcome::Deleted)]).await;
+    book.compact(&part_of(10, 1), Part { place: 1, number: 1, totals }).await.expect("compacted");
+    assert_eq!(book.keys().await, ["p/a/2"]);
+    assert_eq!(book.told_of_plan(hash(1), run(11)).await.expect("readable").deleted, 1);
+    assert_verifies(&book).await;
+}
+
+#[tokio::test]
 async fn what_an_earlier_run_has_told_is_compacted_and_not_told_again() {
     let book = book!();
     issue(&book, 1).await;
+    book.begin(10).await;
+    book.finish_run(run(10), &ended()).await.expect("ended");
     settle(&book, &of(10, 1, "p/a/"), &[("p/a/1", KeyOutcome::Deleted)]).await;
     settle(&book, &of(11, 1, "p/a/"), &[("p/a/2", KeyOutcome::Deleted)]).await;
     close(&book, &of(11, 1, "p/a/"), "gone", Some(1)).await;
@@ -251,16 +283,7 @@ async fn an_old_run_keeps_its_line_and_loses_its_summary_and_its_plan() {
     for n in [1, 2] {
         book.begin(n).await;
         issue(&book, u8::try_from(n).expect("small")).await;
-        let end = RunEnd {
-            finished_at: at(1),
-            outcome: "complete",
-            reason: None,
-            exit_code: 0,
-            plan_hash: None,
-            orphan_bytes: None,
-            summary: "{}".into(),
-        };
-        book.finish_run(run(n), &end).await.expect("ended");
+        book.finish_run(run(n), &ended()).await.expect("ended");
     }
     let lifted = Allowances(BTreeMap::from([(Breaker::Objects, Allowance::Count(9))]));
     book.allow(hash(1), run(1), &lifted, at(1)).await.expect("recorded");

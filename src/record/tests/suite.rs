@@ -1035,6 +1035,7 @@ mod undos {
             prefix: format!("quarantine/{}/", run(n)),
             began_at: at(began),
             ended_at: None,
+            keep: Some(std::time::Duration::from_secs(30 * 86_400)),
             is_kept: true,
         }
     }
@@ -1057,11 +1058,18 @@ mod undos {
         let ended = Undo { ended_at: Some(at(60)), ..undo(1, 10) };
         assert_eq!(book.kept_quarantines(SCOPE).await.expect("readable"), [ended]);
         assert!(book.kept_quarantines(OTHER).await.expect("readable").is_empty());
-        let versions = Undo { kind: UndoKind::Versions, ..undo(2, 20) };
+        let versions = Undo { kind: UndoKind::Versions, keep: None, ..undo(2, 20) };
         book.begin_undo(&versions).await.expect("noted");
         assert_eq!(book.kept_quarantines(SCOPE).await.expect("readable").len(), 1, "versions are not ours to reap");
         book.end_undo(run(9), at(60)).await.expect("a run that left nothing");
-        assert!(book.begin_undo(&undo(1, 10)).await.is_err(), "a run leaves one thing");
+        let head = book.chain_head().await.expect("a head");
+        book.begin_undo(&Undo { plan: hash(2), ..undo(1, 70) }).await.expect("what it leaves by another plan");
+        assert_eq!(
+            book.undos_of(&run(1).to_string()).await.expect("readable")[0].plan,
+            hash(1),
+            "a run leaves one thing"
+        );
+        assert_eq!(book.chain_head().await.expect("a head"), head);
     }
 
     #[tokio::test]
@@ -1164,22 +1172,98 @@ mod undos {
         assert_eq!(book.reaping_totals(run(8)).await.expect("readable").objects, 1);
     }
 
+    fn disposed(plan: u8, by: u128, n: u128, prefix: &'static str) -> Intent<'static> {
+        Intent { scope: SCOPE, plan: hash(plan), run: run(by), id: id(n), prefix, batch: 0 }
+    }
+
     #[tokio::test]
-    async fn the_groups_of_several_runs_come_once() {
+    async fn the_groups_of_a_plan_come_once_whichever_of_its_runs_worked_on_them_last() {
         let book = book!();
-        let disposed = |n: u128, prefix: &'static str| Intent {
-            scope: SCOPE,
-            plan: hash(1),
-            run: run(n),
-            id: id(n),
-            prefix,
-            batch: 0,
-        };
-        for intent in [disposed(1, "p/a/"), disposed(2, "p/b/"), disposed(3, "p/c/")] {
-            book.note_disposal(&intent, "gone", at(1)).await.expect("noted");
+        let (first, other) = (disposed(1, 1, 1, "p/a/"), disposed(2, 9, 3, "p/c/"));
+        // A later step of the plan finished what the first had begun.
+        for intent in [&first, &disposed(1, 2, 1, "p/a/"), &disposed(1, 2, 2, "p/b/"), &other] {
+            book.note_disposal(intent, "gone", at(1)).await.expect("noted");
         }
-        let groups = book.disposed_groups(SCOPE, &[run(2), run(1), run(2)]).await.expect("readable");
-        assert_eq!(groups, [(id(1), "p/a/".to_owned()), (id(2), "p/b/".to_owned())]);
+        // A process died in the middle of this one.
+        book.intend(&disposed(1, 1, 4, "p/d/"), &objects(&["p/d/1", "p/d/2"])).await.expect("intended");
+        for n in [1, 2] {
+            book.begin_undo(&undo(n, 10)).await.expect("noted");
+        }
+        // The second went on with another plan.
+        book.begin_step(hash(3), run(2), at(1), &[], &[]).await.expect("begun");
+        book.note_disposal(&disposed(3, 2, 5, "p/e/"), "gone", at(1)).await.expect("noted");
+        let groups = async |scope: &str, runs: &[RunId]| {
+            let groups = book.disposed_groups(scope, runs).await.expect("readable");
+            groups.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        assert_eq!(groups(SCOPE, &[run(1)]).await, [id(1), id(2), id(4)]);
+        assert_eq!(groups(SCOPE, &[run(2), run(1)]).await, [id(1), id(2), id(4), id(5)]);
+        assert!(groups(OTHER, &[run(1)]).await.is_empty() && groups(SCOPE, &[run(9)]).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn whose_copies_lie_in_quarantine_is_known_until_it_is_empty() {
+        let book = book!();
+        book.note_disposal(&disposed(1, 1, 1, "p/a/"), "gone", at(1)).await.expect("noted");
+        book.note_disposal(&disposed(2, 1, 2, "p/b/"), "gone", at(1)).await.expect("noted");
+        book.intend(&disposed(1, 1, 4, "p/d/"), &objects(&["p/d/1", "p/d/2"])).await.expect("intended");
+        assert!(book.quarantined_ids(SCOPE).await.expect("readable").is_empty(), "nothing was copied");
+        let marked = Undo { kind: UndoKind::Versions, plan: hash(2), ..undo(2, 20) };
+        for undo in [undo(1, 10), marked] {
+            book.begin_undo(&undo).await.expect("noted");
+        }
+        let quarantined = async |scope: &str| {
+            let ids = book.quarantined_ids(scope).await.expect("readable");
+            ids.into_iter().collect::<BTreeSet<_>>()
+        };
+        assert_eq!(quarantined(SCOPE).await, BTreeSet::from([id(1), id(4)]));
+        // The same run went on with another plan.
+        book.begin_step(hash(3), run(1), at(1), &[], &[]).await.expect("begun");
+        book.note_disposal(&disposed(3, 1, 5, "p/e/"), "gone", at(1)).await.expect("noted");
+        assert_eq!(quarantined(SCOPE).await, BTreeSet::from([id(1), id(4), id(5)]));
+        assert!(quarantined(OTHER).await.is_empty());
+        book.close_quarantine(run(1), run(2), at(90)).await.expect("closed");
+        assert!(quarantined(SCOPE).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn when_an_id_was_last_wanted_is_remembered_while_anything_lies_in_quarantine() {
+        let book = book!();
+        book.begin_undo(&undo(1, 10)).await.expect("noted");
+        book.want(SCOPE, &[id(1), id(2), id(1)], at(5)).await.expect("noted");
+        book.want(SCOPE, &[id(1)], at(9)).await.expect("noted");
+        // A clock that was set back takes nothing away.
+        book.want(SCOPE, &[id(1), id(2), id(3)], at(4)).await.expect("noted");
+        book.want(SCOPE, &[], at(99)).await.expect("nobody");
+        let wanted = async || book.wanted_ids(SCOPE).await.expect("readable").into_iter().collect::<BTreeMap<_, _>>();
+        assert_eq!(wanted().await, BTreeMap::from([(id(1), at(9)), (id(2), at(5)), (id(3), at(4))]));
+        assert!(book.wanted_ids(OTHER).await.expect("readable").is_empty());
+        let many: Vec<DatasetId> = (1000..2200).map(id).collect();
+        book.want(SCOPE, &many, at(7)).await.expect("noted");
+        book.compact_reapings().await.expect("compacted");
+        assert_eq!(wanted().await.len(), 1203);
+        book.close_quarantine(run(1), run(2), at(90)).await.expect("closed");
+        book.compact_reapings().await.expect("compacted");
+        assert!(wanted().await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_column_that_a_row_was_chained_without_is_an_edit_once_it_says_something() {
+        let book = book!();
+        book.begin_undo(&Undo { keep: None, ..undo(1, 10) }).await.expect("noted");
+        // As a version before that column chained it.
+        let older = "UPDATE chain SET payload = replace(payload, '\"keep_s\":null,', '') WHERE kind = 'undo.began'";
+        book.execute(older).await;
+        let mut transaction = book.begin_writing().await;
+        super::super::chain::forge(&mut transaction, 2, "undo.began").await.expect("sealed anew");
+        transaction.commit("forge").await.expect("committed");
+        let without = "SELECT 1 FROM chain WHERE kind = 'undo.began' AND payload NOT LIKE '%keep_s%'";
+        book.row(without).await;
+        let verified = book.verify_chain(&[]).await.expect("readable");
+        assert!(verified.is_ok(), "{verified:?}");
+        book.execute("UPDATE undos SET keep_s = 1").await;
+        let fault = book.verify_chain(&[]).await.expect("readable").expect_err("an edit");
+        assert!(fault.to_string().contains("`keep_s` is 1, and was null"), "{fault}");
     }
 }
 

@@ -197,6 +197,7 @@ impl Work<'_> {
         let versioning = retry::read_with_retries(&stop, || self.reading.store.versioning()).await;
         session.draft.target.versioning = versioning.map_err(|error| interrupted_or(session, error.into()))?;
         self.note_undo(session, &ids, as_of).await?;
+        session.untold.plans.push(self.purge.plan_hash());
         let (cleared, halt) = self.clear(session, &ids, as_of).await?;
         self.left = cleared.iter().filter(|(_, cleared)| *cleared == Cleared::Partly).map(|(id, _)| *id).collect();
         self.left.sort_unstable();
@@ -286,9 +287,11 @@ impl Work<'_> {
     /// Before anything is copied or marked: what a run leaves is never lost sight of.
     async fn note_undo(&self, session: &Session<'_>, ids: &[DatasetId], as_of: Timestamp) -> Result<(), Broken> {
         let scope = session.scope;
-        let (kind, bucket, prefix) = match (&session.draft.quarantine, session.draft.target.versioning) {
-            (Some(folder), _) => (UndoKind::Quarantine, &folder.bucket, &folder.prefix),
-            (None, Versioning::Enabled | Versioning::Suspended) => (UndoKind::Versions, &scope.bucket, &scope.prefix),
+        let (kind, bucket, prefix, keep) = match (&session.draft.quarantine, session.draft.target.versioning) {
+            (Some(folder), _) => (UndoKind::Quarantine, &folder.bucket, &folder.prefix, Some(scope.quarantine.keep)),
+            (None, Versioning::Enabled | Versioning::Suspended) => {
+                (UndoKind::Versions, &scope.bucket, &scope.prefix, None)
+            }
             (None, Versioning::Unversioned | Versioning::Unknown) => return Ok(()),
         };
         let ledger = &session.services.ledger;
@@ -309,6 +312,7 @@ impl Work<'_> {
             prefix: prefix.clone(),
             began_at,
             ended_at: None,
+            keep,
             is_kept: true,
         };
         ledger.begin_undo(&undo).await.map_err(Broken::pending)

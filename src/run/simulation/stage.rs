@@ -15,8 +15,8 @@ use crate::list::references::{Anchor, LiveRow, ProvenReferences, References, Ref
 use crate::model::{DatasetId, ObjectKey, Versioning};
 use crate::run::{Reading, Undoing};
 use crate::s3::{
-    Copied, CopyStore, DeleteStore, Head, KeyReply, Marker, OldVersionsPage, Page, PageRequest, Place, ReadBack,
-    ReadStore, StoreError, StoreFault, UploadsPage, VersionStore, VersionsAfter, WriteWhen,
+    Copied, CopyStore, DeleteStore, Head, KeyReply, Marker, Page, PageRequest, Place, ReadBack, ReadStore, StoreError,
+    StoreFault, UploadsPage, WriteWhen,
 };
 
 /// A call that waits for its turn.
@@ -55,12 +55,7 @@ impl Stage {
 
     /// What works on copies.
     pub fn undoing(&self) -> Undoing {
-        Undoing {
-            store: Box::new(self.clone()),
-            deleter: Box::new(self.clone()),
-            versions: Box::new(self.clone()),
-            copier: Box::new(self.clone()),
-        }
+        Undoing { store: Box::new(self.clone()), deleter: Box::new(self.clone()), copier: Box::new(self.clone()) }
     }
 
     async fn turn(&self) {
@@ -126,14 +121,6 @@ impl CopyStore for Stage {
     async fn read_back(&self, place: &Place, seen: &Head) -> Result<ReadBack, StoreError> {
         self.turn().await;
         self.world.lock().read_back(place.key.as_str(), seen)
-    }
-}
-
-#[async_trait]
-impl VersionStore for Stage {
-    async fn versions(&self, _prefix: &str, _after: Option<&VersionsAfter>) -> Result<OldVersionsPage, StoreError> {
-        let fault = StoreFault::Refused("the bucket keeps no versions".into());
-        Err(StoreError { operation: "ListObjectVersions", fault })
     }
 }
 

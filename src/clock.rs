@@ -75,6 +75,7 @@ impl Stopwatch {
 
     /// One that was started that long ago.
     #[cfg(test)]
+    #[must_use]
     #[expect(clippy::disallowed_methods, reason = "a stopwatch reads the clock")]
     pub fn started_before(age: Duration) -> Self {
         Self { monotonic: Instant::now(), wall: SystemTime::now() - age }

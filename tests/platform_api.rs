@@ -95,6 +95,12 @@ async fn a_job_goes_with_its_datasets_or_leaves_them() {
         platform.job("completed", "synthetic_generation", &[left]).await,
     );
     let api = Api::start(&platform.world.program).await;
+    let rows = platform.all_rows().await;
+    for misspelled in ["delete_datasets=false", "keep_datasets=true", "dry_run=true"] {
+        api.delete(&format!("{}?{misspelled}", job(with)), &token).await.problem(422);
+        api.delete(&format!("{}?{misspelled}", dataset(left)), &token).await.problem(422);
+    }
+    assert_eq!(platform.all_rows().await, rows, "a misspelled wish removes nothing");
     let document = api.delete(&job(with), &token).await.with(200);
     assert_eq!(
         (&document["job_id"], &document["datasets_deleted"], &document["minio_files_deleted"]),

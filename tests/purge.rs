@@ -205,8 +205,9 @@ async fn a_job_leaves_its_datasets_where_they_are_kept() {
     let before = platform.world.contents().await;
     let ran = platform.world.program.run(&["purge", "job", &job.to_string(), "--keep-datasets", "--yes"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    let sentence = "purge complete: the rows of the job are gone, 1 dataset stays without it; no object was there.";
-    assert!(ran.stdout.contains(sentence), "{ran:?}");
+    let sentence = "Purge complete: the rows of the job are gone, 1 dataset stays without it; no object was there.";
+    let told = ran.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(told.contains(sentence), "{ran:?}");
     assert!(!platform.names(job).await && platform.names(dataset).await);
     assert_eq!(platform.world.contents().await, before);
 }
@@ -699,6 +700,20 @@ async fn doctor_has_every_statement_planned_and_explain_tells_who_purged() {
     let doctor = platform.world.program.run(&["doctor"]).await;
     assert_eq!(doctor.code, 2, "{doctor:?}");
     assert!(doctor.stdout.contains("statements.delete_job"), "unqualified: {doctor:?}");
+}
+
+#[tokio::test]
+async fn datasets_that_go_one_after_the_other_go_whole_though_each_was_what_another_was_recognised_by() {
+    let platform = Platform::without_ledger().await;
+    let (first, second) = (platform.dataset("iq_raw", 2).await, platform.dataset("iq_raw", 2).await);
+    platform.world.audit().await;
+    let arguments = ["purge", "dataset", &first.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_committed", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    platform.purge_dataset(second).await;
+    let summary = platform.purge_dataset(first).await;
+    assert_eq!(summary["deletion"]["deleted"], 4, "{summary}");
+    assert_eq!((platform.objects(first).await, platform.objects(second).await), ([0, 0], [0, 0]));
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 //! script beside it.
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use orphan_sweeper::clock::Stopwatch;
 use uuid::Uuid;
 
 use crate::support::platform::Platform;
@@ -12,7 +13,8 @@ use crate::support::prefix;
 /// A dataset of so many samples, each a row and an object under one pattern; every tenth object lies under the other.
 async fn dataset(platform: &Platform, samples: usize) -> Uuid {
     let id = Uuid::new_v4();
-    let key = |number: usize| format!("{}sample-{number}/rx_0.npy", prefix(usize::from(number % 10 != 0), id));
+    let key =
+        |number: usize| format!("{}sample-{number}/rx_0.npy", prefix(usize::from(!number.is_multiple_of(10)), id));
     platform.world.bucket.put_many((0..samples).map(key)).await;
     platform.rows(id, "iq_raw").await;
     let insert = format!(
@@ -25,7 +27,7 @@ async fn dataset(platform: &Platform, samples: usize) -> Uuid {
 /// How long the whole command takes, from its start to its end.
 async fn time_of_purge(platform: &Platform, samples: usize) -> Duration {
     let id = dataset(platform, samples).await;
-    let begun = Instant::now();
+    let begun = Stopwatch::start();
     let summary = platform.purge_dataset(id).await;
     let took = begun.elapsed();
     assert_eq!(summary["deletion"]["deleted"], samples, "{summary}");
@@ -38,7 +40,7 @@ async fn time_of_boto3(platform: &Platform, samples: usize) -> Option<Duration> 
     let python = std::env::var("ORPHAN_SWEEPER_TEST_BOTO3").ok()?;
     let id = dataset(platform, samples).await;
     let (bucket, database) = (&platform.world.bucket, &platform.world.program.variables);
-    let begun = Instant::now();
+    let begun = Stopwatch::start();
     let output = Command::new(python)
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/boto3_purge.py"))
         .args([&database["ORPHAN_SWEEPER_PURGE_DATABASE_URL"], &bucket.endpoint, &bucket.name, &id.to_string()])
@@ -59,7 +61,7 @@ async fn a_dataset_of_100_samples_is_gone_within_a_second_and_of_1000_within_fiv
         let (mut took, mut allowed) = (Duration::MAX, Duration::ZERO);
         for _ in 0..3 {
             took = time_of_purge(&platform, samples).await;
-            allowed = bar.mul_f64(crowding());
+            allowed = bar.mul_f64(crowding() * OF_THIS_BUILD);
             if took < allowed {
                 break;
             }
@@ -67,6 +69,9 @@ async fn a_dataset_of_100_samples_is_gone_within_a_second_and_of_1000_within_fiv
         assert!(took < allowed, "{samples} samples took {took:?}, {allowed:?} are allowed");
     }
 }
+
+/// The program of the tests is not optimized, but where `ORPHAN_SWEEPER_TEST_PROGRAM` names another.
+const OF_THIS_BUILD: f64 = if cfg!(debug_assertions) { 3.0 } else { 1.0 };
 
 /// How many processes want a core of this machine, where that is more than one: each gets its share only.
 fn crowding() -> f64 {

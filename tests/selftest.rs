@@ -304,8 +304,13 @@ async fn a_kill_at_any_step_leaves_nothing_that_the_next_does_not_remove() {
     assert!(tokens.as_array().expect("tokens").iter().all(|token| token["revoked_at"].is_string()), "{tokens}");
     let verified = platform.world.program.run(&["history", "verify"]).await;
     assert_eq!(verified.code, 0, "{verified:?}");
-    let pending = platform.world.program.run(&["audit", "--json"]).await;
-    assert_eq!(pending.summary(0)["outcome"], "complete", "{pending:?}");
+    // The purges that died with their process were gone on with.
+    let history = platform.world.program.run(&["history", "--json"]).await.json();
+    let purges: Vec<&Value> =
+        history["runs"].as_array().expect("runs").iter().filter(|run| run["command"] == "purge").collect();
+    assert!(!purges.is_empty() && purges.iter().all(|run| run["finished_at"].is_string()), "{history:#}");
+    let audited = platform.world.program.run(&["audit", "--json"]).await;
+    assert_eq!(audited.summary(0)["outcome"], "complete", "{audited:?}");
 }
 
 #[tokio::test]
@@ -344,6 +349,14 @@ async fn what_is_anothers_by_then_stays_and_is_told() {
     let platform = prepared(Platform::new().await).await;
     let before = Before::of(&platform).await;
     let (leaked, live) = killed_with_a_leak(&platform).await;
+    // While deletion is stopped, ours stays too.
+    let stop = platform.world.program.path("reports/STOP");
+    std::fs::write(&stop, "").expect("written");
+    let there = Before::of(&platform).await;
+    let told = document(&selftest(&platform, &["--clean-up"]).await, 4);
+    assert!(failed(&told, "clean_up").contains("the stop file"), "{told:#}");
+    there.check(&Before::of(&platform).await, "while it is stopped");
+    std::fs::remove_file(&stop).expect("removed");
     // Somebody writes beside ours, writes over one of ours with as many bytes, and makes a row theirs.
     let [theirs, over] =
         [format!("{}theirs.npy", prefix(0, leaked)), format!("{}sample-0/rx_0.npy", prefix(1, leaked))];

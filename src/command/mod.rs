@@ -221,7 +221,8 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
         }
         Command::Purge { target, dry_run, yes } => {
             let arguments = purge::PurgeArguments { target, dry_run, yes };
-            purge::purge(&global, host, progress, arguments).await
+            // Boxed, so that the other commands stay small.
+            Box::pin(purge::purge(&global, host, progress, arguments)).await
         }
         Command::Serve => serve::serve(&global, host, progress).await,
         Command::History { action: Some(HistoryAction::Verify { head }), .. } => {
@@ -233,7 +234,9 @@ async fn run(cli: Cli, host: &Host, progress: Progress) -> Result<Exit, CommandE
         Command::Hold { action } => hold::hold(&global, host, action).await,
         Command::Ack { breaker, by, reason } => history::acknowledge(&global, host, &breaker, &by, &reason).await,
         Command::Token { action } => token::token(&global, host, action).await,
-        Command::Selftest { yes, clean_up } => selftest::selftest(&global, host, progress, yes, clean_up).await,
+        Command::Selftest { yes, clean_up } => {
+            Box::pin(selftest::selftest(&global, host, progress, yes, clean_up)).await
+        }
         Command::Doctor { probe } => doctor::doctor(&global, host, probe).await,
         Command::Ledger { action: LedgerAction::Backup { file } } => {
             let config = load(&global, host)?;

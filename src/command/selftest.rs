@@ -53,10 +53,10 @@ pub(super) async fn selftest(
     })?;
     let mut tell = teller(global);
     let mut board = Board::new(&mut tell);
-    selftest::walk(&bench, &api, &mut board).await;
+    Box::pin(selftest::walk(&bench, &api, &mut board)).await;
     // Nothing may still be at work on what is cleaned up next.
     here.close().await;
-    selftest::clean_up(&bench, &mut board).await;
+    Box::pin(selftest::clean_up(&bench, &mut board)).await;
     Ok(finish(global, &services, bench.run, &scope.name, &board))
 }
 
@@ -66,7 +66,7 @@ async fn clean_up(global: &Global, services: &Services, keyring: &Keyring, scope
     let bench = Bench::set_up(services, keyring, scope)?;
     let mut tell = teller(global);
     let mut board = Board::new(&mut tell);
-    selftest::clean_up(&bench, &mut board).await;
+    Box::pin(selftest::clean_up(&bench, &mut board)).await;
     Ok(finish(global, services, bench.run, &scope.name, &board))
 }
 

@@ -21,6 +21,7 @@ pub struct Selftest {
 
 /// The statements that insert scratch rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "they are the keys of the configuration")]
 pub struct ScratchStatements {
     /// Inserts a dataset: `$1` its id, `$2` its name, `$3` the job that made it, or NULL.
     pub insert_dataset: String,

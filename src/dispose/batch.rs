@@ -1,6 +1,6 @@
 //! One batch: intent, re-check, request, outcome. Every attempt has its own re-check.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::group::{Ended, SkipReason};
 use super::{Disposal, Halt};
 use crate::clock::Stopwatch;
-use crate::list::references::ReferencesError;
+use crate::list::references::{ReferencesError, WithoutSentinels};
 use crate::metrics;
 use crate::model::{DatasetId, Object, ObjectKey, RunId};
 use crate::record::{KeyOutcome, OBJECT_LOCK};
@@ -43,7 +43,7 @@ pub(super) enum Guard<'b> {
     /// Their id has no row, by the primary and with proof.
     NoRow,
     /// They are copies in quarantine, and what lies at the key of each one's original is the same object.
-    SameOriginal(&'b HashMap<ObjectKey, Object>),
+    SameOriginal(&'b BTreeMap<ObjectKey, Object>),
 }
 
 /// A listing older than this is no ground for an attempt: somebody may have written since.
@@ -230,10 +230,11 @@ impl Disposal<'_> {
         };
         let mut anchor = self.anchor.clone();
         anchor.sentinels.iter_mut().for_each(|sentinels| sentinels.retain(|id| !purged.contains(id)));
-        // A table of which nothing else is known has nothing to be recognised by.
+        // A table of which nothing else is known has nothing to be recognised by; a purge has the row that it removed itself.
+        let is_purge = self.anchor.without_sentinels == WithoutSentinels::MayFill;
         let is_recognisable =
             anchor.sentinels.iter().zip(&self.anchor.sentinels).all(|(left, all)| all.is_empty() || !left.is_empty());
-        if purged.is_empty() || !is_recognisable {
+        if purged.is_empty() || !(is_recognisable || is_purge) {
             return Err(gone);
         }
         self.references.recheck(&[id], &anchor).await

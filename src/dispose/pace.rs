@@ -423,6 +423,7 @@ mod tests {
     #[tokio::test]
     async fn a_budget_that_is_spent_is_waited_for_and_served_in_turn() {
         let (pacer, _) = pacer(rate(1), "2026-03-01T09:00:00Z");
+        assert_eq!(pacer.pace(), &rate(1));
         let never = CancellationToken::new();
         assert_eq!(pacer.take(1, &never, || true).await, Ok(()));
         let waiting = pacer.take(1, &never, || true);

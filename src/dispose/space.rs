@@ -117,6 +117,20 @@ mod tests {
     const MILLION: u64 = 1_000_000;
 
     #[test]
+    fn a_million_rows_are_told_in_one_file_and_more_of_them_by_the_quarter_million() {
+        assert_eq!(row_limits(), (MILLION, 250_000));
+        assert_eq!(Need::of(&[MILLION, 1]), Need::within(&[MILLION, 1], MILLION, 250_000));
+    }
+
+    #[test]
+    fn two_folders_share_a_disk_where_the_system_says_so() {
+        let (here, missing) = (Path::new("."), Path::new("/nowhere/at/all"));
+        assert!(is_one_disk(here, Path::new("src")));
+        assert!(!is_one_disk(here, Path::new("/proc")));
+        assert!(!is_one_disk(missing, missing), "what cannot be told is taken for two");
+    }
+
+    #[test]
     fn thirty_two_mebibytes_stay_free() {
         assert!(judge(Path::new("x"), 0, 32 << 20).is_ok());
         assert!(judge(Path::new("x"), 0, (32 << 20) - 1).is_err());

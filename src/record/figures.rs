@@ -7,8 +7,8 @@ use crate::model::RunId;
 impl Ledger {
     /// The newest `limit` runs of a scope that ended, the newest first.
     pub async fn ended_runs(&self, scope: &str, limit: u32) -> Result<Vec<String>, RecordError> {
-        let select =
-            "SELECT run_id FROM runs WHERE scope = $1 AND finished_at IS NOT NULL ORDER BY number DESC LIMIT $2";
+        let select = "SELECT run_id FROM runs WHERE scope = $1 AND finished_at IS NOT NULL \
+             AND run_id NOT IN (SELECT run_id FROM purges WHERE state IN ('intended', 'committed')) ORDER BY number DESC LIMIT $2";
         let rows = statement("read the ended runs", select).bind(scope).bind(limit).all(&self.database).await?;
         rows.iter().map(|row| row.get("run_id")).collect()
     }

@@ -200,8 +200,13 @@ impl Drop for Lease {
         // Given back before the process ends, so that the next run need not wait for its end.
         let release = statement("release the lease", "DELETE FROM lease WHERE name = $2 AND holder = $1");
         let release = run(&self.database, release.bind(self.holder).bind(&self.name));
-        let released = tokio::task::block_in_place(|| runtime.block_on(tokio::time::timeout(RELEASE, release)));
-        if !matches!(released, Ok(Ok(_))) {
+        let release = || runtime.block_on(async { tokio::time::timeout(RELEASE, release).await });
+        // On a thread of its own: a thread of the runtime that drives local work may not be blocked on.
+        let released = std::thread::scope(|scope| {
+            let releasing = std::thread::Builder::new().name("lease".into()).spawn_scoped(scope, release);
+            releasing.ok().and_then(|releasing| releasing.join().ok())
+        });
+        if !matches!(released, Some(Ok(Ok(_)))) {
             tracing::warn!("the lease of the ledger could not be given back; it ends by itself within a minute");
         }
     }

@@ -311,7 +311,9 @@ impl Ledger {
         let step = "compact the journal of the reaper";
         let mut transaction = self.begin(step).await?;
         for sql in [
-            "DELETE FROM reapings WHERE quarantine IN (SELECT run_id FROM undos WHERE state = 'reaped')",
+            // What a run that died asked for waits for the report that tells it.
+            "DELETE FROM reapings WHERE quarantine IN (SELECT run_id FROM undos WHERE state = 'reaped') \
+             AND run_id NOT IN (SELECT run_id FROM runs WHERE exit_code IS NULL)",
             "DELETE FROM doubted_copies WHERE run_id IN (SELECT run_id FROM undos WHERE state = 'reaped')",
             "DELETE FROM wanted_ids WHERE scope NOT IN (SELECT scope FROM undos WHERE kind = 'quarantine' AND state = 'kept')",
         ] {

@@ -55,7 +55,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, CommandError> {
 /// Answers requests until `stop`, and then those in flight.
 pub async fn run(listener: TcpListener, router: Router, stop: CancellationToken) {
     let (graceful, free) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MOST_CONNECTIONS)));
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MOST_HEADER_BYTES);
     loop {
         let permit = Arc::clone(&free).acquire_owned();

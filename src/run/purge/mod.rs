@@ -262,6 +262,10 @@ pub async fn pending(services: &Services) -> Result<Vec<PurgeRow>, RecordError> 
 
 /// Goes on with every purge that a process left, one after the other. No failure ends it: each is told, and stays pending.
 pub async fn resume_pending(services: &Services, keyring: &Keyring) {
+    // Each would only report that it waits.
+    if crate::dispose::is_there(&services.config.stop_file) {
+        return;
+    }
     let pending = match pending(services).await {
         Ok(pending) => pending,
         Err(error) => return tracing::error!(error = %chain(&error), "pending purges could not be looked for"),

@@ -134,8 +134,13 @@ impl<'d> Door<'d> {
             self.settle(&purge, error).await?;
         }
         crate::failpoint::reach("purge_committed");
-        self.services.ledger.commit_purge(purge.run, &purge.evidence.rows).await?;
-        purge.state = PurgeState::Committed;
+        // The rows are gone, whatever the ledger says: who goes on with the purge asks again what became of its transaction.
+        match self.services.ledger.commit_purge(purge.run, &purge.evidence.rows).await {
+            Ok(()) => purge.state = PurgeState::Committed,
+            Err(error) => {
+                tracing::error!(run_id = %purge.run, error = %crate::run::failure::chain(&error), "the ledger could not note that the rows of a purge are gone");
+            }
+        }
         Ok(purge)
     }
 

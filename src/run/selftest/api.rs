@@ -144,7 +144,7 @@ pub(super) async fn delete_job(bench: &Bench<'_>, api: &Api) -> Result<((), Stri
     let row = change.job(job).await?;
     change.roll_back().await;
     if row.is_some() {
-        return Err(still_there(format!("the row of job {job}")));
+        return Err(still_there(&format!("the row of job {job}")));
     }
     bench.services.ledger.settle_scratch(&noted, ScratchState::Removed).await?;
     api.delete(&path, true).await?.must_be(404, "asked once more")?;
@@ -175,21 +175,21 @@ async fn see_gone(bench: &Bench<'_>, datasets: &[&ScratchDataset]) -> Result<(),
         let children = change.dependent_rows(dataset.id).await?;
         change.roll_back().await;
         if look.is_live(dataset.id) || row.is_some() {
-            return Err(still_there(format!("the row of dataset {}", dataset.id)));
+            return Err(still_there(&format!("the row of dataset {}", dataset.id)));
         }
         if let Some(table) = children.iter().find(|table| table.rows > 0) {
-            return Err(still_there(format!("{} rows of dataset {} in {}", table.rows, dataset.id, table.table)));
+            return Err(still_there(&format!("{} rows of dataset {} in {}", table.rows, dataset.id, table.table)));
         }
         let (listed, _) = scratch::list(bench, dataset.id).await?;
         if !listed.is_empty() {
-            return Err(still_there(format!("{} objects of dataset {}", listed.len(), dataset.id)));
+            return Err(still_there(&format!("{} objects of dataset {}", listed.len(), dataset.id)));
         }
         dataset.note_gone(bench).await?;
     }
     Ok(())
 }
 
-fn still_there(what: String) -> Broken {
+fn still_there(what: &str) -> Broken {
     Broken::new(
         format!("the deletion was answered as done, and the store or the database still has {what}"),
         "see the report of the purge: `orphan-sweeper history`",

@@ -159,9 +159,10 @@ impl<'t> Board<'t> {
         }
     }
 
-    fn add(&mut self, step: Step) {
+    fn add(&mut self, mut step: Step) {
         // Servers say part of it.
-        let step = Step { detail: visible(&step.detail), hint: step.hint.as_deref().map(visible), ..step };
+        step.detail = visible(&step.detail);
+        step.hint = step.hint.as_deref().map(visible);
         (self.tell)(&step);
         self.steps.push(step);
     }

@@ -16,7 +16,7 @@ use crate::list::references::Look;
 use crate::model::{DatasetId, Object, ObjectKey, Versioning, visible};
 use crate::record::{Scratch, ScratchKind, ScratchState};
 use crate::run::failure::chain;
-use crate::run::{RunFailure, holds, purge};
+use crate::run::{holds, purge};
 use crate::s3::{CopyStore as _, Place, is_marked};
 
 /// How often objects of one id are asked for: a store may be busy.
@@ -125,7 +125,7 @@ async fn revoke_tokens(bench: &Bench<'_>, scratch: &[Scratch]) -> Result<(), Bro
 async fn keep_held(bench: &Bench<'_>, scratch: &mut Vec<Scratch>, cleaned: &mut Cleaned) -> Result<(), Broken> {
     let in_table = bench.reading.references.holds().await?;
     let now = bench.services.clock.now();
-    let holds = holds::gather(bench.services, bench.scope, &in_table, now).await.map_err(RunFailure::from)?;
+    let holds = holds::gather(bench.services, bench.scope, &in_table, now).await?;
     let held: BTreeSet<DatasetId> =
         scratch.iter().filter_map(|scratch| scratch.dataset).filter(|id| holds.on(*id).is_some()).collect();
     scratch.retain(|scratch| scratch.dataset.is_none_or(|id| !held.contains(&id)));

@@ -80,7 +80,8 @@ pub(super) async fn write(bench: &Bench<'_>, rows: Rows) -> Result<ScratchDatase
     let mut objects = intend(bench, &new).await?;
     crate::failpoint::reach("selftest_objects_intended");
     for object in &mut objects {
-        let sent = bench.putter.put(&ObjectKey::new(&*object.name), body(bench.run, &object.name), bench.run).await;
+        let (key, body) = (ObjectKey::new(&*object.name), body(bench.run, &object.name));
+        let sent = Box::pin(bench.putter.put(&key, body, bench.run)).await;
         object.etag = sent.map_err(|error| {
             let (bucket, prefix) = (&bench.scope.bucket, &bench.scope.prefix);
             Broken::of_store(&error, &format!("s3:PutObject on arn:aws:s3:::{bucket}/{prefix}* to the pair of the self-test (config.toml, `[scope.selftest]`)"))

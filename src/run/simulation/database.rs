@@ -168,7 +168,7 @@ impl World {
             self.note_check(run, *id);
         }
         live.iter().for_each(|id| self.see_live(*id));
-        self.saw_live |= !live.is_empty();
+        self.live_answers += u32::from(!live.is_empty());
         Ok(live)
     }
 }

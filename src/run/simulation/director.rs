@@ -88,11 +88,11 @@ pub async fn direct<T>(
             }
         }
         turns += 1;
-        let (listings, saw_live) = {
+        let (listings, live_answers) = {
             let world = world.lock();
-            (world.group_listings, world.saw_live)
+            (world.group_listings, world.live_answers)
         };
-        turns_since += u32::from(saw_live);
+        turns_since += u32::from(live_answers > 0);
         match cut {
             Cut::KillAtTurn(turn) if turns == *turn => {
                 failpoint::leave();

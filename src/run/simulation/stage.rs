@@ -16,7 +16,7 @@ use crate::model::{DatasetId, ObjectKey, Versioning};
 use crate::run::{Reading, Undoing};
 use crate::s3::{
     Copied, CopyStore, DeleteStore, Head, KeyReply, Marker, Page, PageRequest, Place, ReadBack, ReadStore, StoreError,
-    StoreFault, UploadsPage, WriteWhen,
+    UploadsPage, WriteWhen,
 };
 
 /// A call that waits for its turn.

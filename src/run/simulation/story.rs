@@ -148,7 +148,7 @@ impl Story {
             hides_transactions: false,
             steering,
             group_listings: 0,
-            saw_live: false,
+            live_answers: 0,
             undo: Undo {
                 is_quarantine,
                 honours_conditions: rng.bool(),
@@ -375,7 +375,7 @@ impl Story {
         let mut world = self.world.lock();
         let step = world.step;
         holds.iter().for_each(|hold| _ = world.undo.held.entry(hold.id).or_insert(step));
-        (world.group_listings, world.saw_live) = (0, false);
+        (world.group_listings, world.live_answers) = (0, 0);
         world.waiting.clear();
         world.blocked.clear();
         world.checks.clear();
@@ -510,7 +510,7 @@ impl Story {
         let mut world = self.world.lock();
         world.tell(&format!("run {number} is killed"));
         world.judge_run(number, plan.as_ref());
-        if world.steering == Steering::RowsComeAndGo && world.saw_live {
+        if world.steering == Steering::RowsComeAndGo && world.live_answers > 0 {
             self.goes_on_with = plan.map(|plan| plan.plan.hash().to_string());
         }
         self.is_quiet = false;

@@ -141,9 +141,9 @@ pub struct World {
     pub hides_transactions: bool,
     /// What is made of chance where the story has a point to make.
     pub steering: Steering,
-    /// Group listings of the runs in progress, and whether one of their re-checks saw a row.
+    /// Group listings of the runs in progress, and re-checks of theirs that saw a row.
     pub group_listings: u32,
-    pub saw_live: bool,
+    pub live_answers: u32,
     pub undo: Undo,
     // The oracle's memory.
     pub read_at: BTreeMap<usize, u64>,
@@ -177,7 +177,7 @@ impl World {
     }
 
     pub(super) fn tell(&mut self, event: &str) {
-        self.trace.push(format!("{:5} {event}", self.step));
+        self.trace.push(format!("{:5} {}", self.step, without_runs(event)));
     }
 
     pub(super) fn violate(&mut self, what: String) {
@@ -596,4 +596,16 @@ impl World {
             (Duration::zero(), Duration::zero(), Duration::zero());
         self.hides_transactions = false;
     }
+}
+
+/// The words of an event without the folders of runs, whose ids are drawn at random: nothing else differs when a story is told
+/// again.
+fn without_runs(event: &str) -> String {
+    let mut parts = event.split(QUARANTINE);
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let in_folder = part.split_once('/').map_or(part, |(_, in_folder)| in_folder);
+        told.extend([QUARANTINE, "\u{2026}/", in_folder]);
+    }
+    told
 }

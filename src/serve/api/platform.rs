@@ -33,6 +33,7 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 
 /// Which scope, where several have `[scope.purge]`.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ScopeQuery {
     /// The scope; needed only where several have `[scope.purge]`.
@@ -42,6 +43,8 @@ pub struct ScopeQuery {
 
 /// Which scope, and what becomes of the datasets.
 #[derive(Debug, Deserialize, IntoParams)]
+// A misspelled `delete_dataset` must not take the datasets along.
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct JobQuery {
     /// The scope; needed only where several have `[scope.purge]`.
@@ -74,8 +77,8 @@ pub struct JobDeleted {
     datasets_deleted: u64,
     /// Objects that went with them.
     minio_files_deleted: u64,
-    /// Objects that are still there: orphans for the next sweep.
-    minio_files_left: u64,
+    /// Objects that are still there: orphans for the next sweep. Null where nobody can tell.
+    minio_files_left: Option<u64>,
     /// Bytes of the objects that went.
     minio_bytes_deleted: u64,
     /// Datasets of which the store still lists something.
@@ -167,14 +170,15 @@ pub async fn delete_dataset(
     if wants_no_wait(&headers) {
         return accepted(&app, &begun).await;
     }
-    let went = Went::of(begun.cleaning.await);
+    let went = Went::of(begun.cleaning.await, begun.datasets);
     let mut response = StatusCode::NO_CONTENT.into_response();
-    for (name, value) in [
-        (OBJECTS_DELETED, went.deleted),
+    let counts = [
+        (OBJECTS_DELETED, Some(went.deleted)),
         (OBJECTS_LEFT, went.left),
-        (BYTES_DELETED, went.bytes),
-        (DATASETS_LEFT, went.orphans),
-    ] {
+        (BYTES_DELETED, Some(went.bytes)),
+        (DATASETS_LEFT, Some(went.orphans)),
+    ];
+    for (name, value) in counts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         response.headers_mut().insert(name, HeaderValue::from(value));
     }
     if let Ok(run) = HeaderValue::from_str(&begun.run.to_string()) {
@@ -206,7 +210,7 @@ pub async fn delete_job(
     if wants_no_wait(&headers) {
         return accepted(&app, &begun).await;
     }
-    let went = Went::of(begun.cleaning.await);
+    let went = Went::of(begun.cleaning.await, begun.datasets);
     let document = JobDeleted {
         message: format!("Job {job} and {} of its datasets are deleted", begun.datasets),
         job_id: job,
@@ -297,18 +301,20 @@ async fn begin(app: &Shared, caller: &Caller, scope: Option<String>, order: Orde
 #[derive(Debug, Default)]
 struct Went {
     deleted: u64,
-    left: u64,
+    /// None where nobody can tell.
+    left: Option<u64>,
     bytes: u64,
     orphans: u64,
 }
 
 impl Went {
-    fn of(cleaned: Result<Result<CleanUp, RunFailure>, oneshot::error::RecvError>) -> Self {
-        let Ok(Ok(cleaned)) = cleaned else { return Self::default() };
+    /// Of a clean-up of so many datasets: where it failed, something of each may be left.
+    fn of(cleaned: Result<Result<CleanUp, RunFailure>, oneshot::error::RecvError>, datasets: u64) -> Self {
+        let Ok(Ok(cleaned)) = cleaned else { return Self { orphans: datasets, ..Self::default() } };
         let deletion = cleaned.deletion;
         Self {
             deleted: deletion.deleted,
-            left: deletion.skipped + deletion.failed + deletion.unconfirmed,
+            left: Some(deletion.skipped + deletion.failed + deletion.unconfirmed),
             bytes: deletion.bytes_deleted.max(deletion.bytes_marked).max(deletion.bytes_quarantined),
             orphans: cleaned.left.len() as u64,
         }

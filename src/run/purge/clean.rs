@@ -32,9 +32,6 @@ pub(super) const COMMAND: &str = "purge";
 /// What became of the objects of a purge.
 #[derive(Debug)]
 pub struct CleanUp {
-    /// The purge.
-    #[allow(dead_code, reason = "for whoever answers a caller")]
-    pub run: RunId,
     /// Where it stands now.
     pub state: PurgeState,
     /// What became of each key; nothing where nothing was asked for.
@@ -113,7 +110,7 @@ async fn go_on(services: &Services, keyring: &Keyring, run: RunId) -> Result<Cle
         services.ledger.forget_purge_lock(run);
         metrics::purge_ended(super::kind_of(purge.subject), outcome_of(state, is_whole && left.is_empty()));
     }
-    Ok(CleanUp { run, state, deletion, left, end })
+    Ok(CleanUp { state, deletion, left, end })
 }
 
 /// What a purge that is over counts as.

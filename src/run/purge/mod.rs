@@ -69,9 +69,6 @@ impl Order {
 pub struct Removed {
     /// The purge, which is a run.
     pub run: RunId,
-    /// Its scope.
-    #[allow(dead_code, reason = "for whoever answers a caller")]
-    pub scope: String,
     /// The datasets that are gone.
     pub datasets: Vec<PurgedDataset>,
     /// The job that is gone.

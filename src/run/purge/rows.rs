@@ -56,7 +56,7 @@ async fn remove_rows(services: &Services, keyring: &Keyring, scope: &Scope, orde
         webhook::tell_cancelled(door.purge, purge.subject.id(), job, &purge.evidence.datasets).await;
     }
     let PurgeEvidence { datasets, job, .. } = purge.evidence;
-    Ok(Removed { run, scope: purge.scope, datasets, job, stop, lock })
+    Ok(Removed { run, datasets, job, stop, lock })
 }
 
 /// What the rows of a platform are removed with.

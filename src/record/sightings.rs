@@ -8,6 +8,7 @@ use super::chain::tracked::{BASELINES, note};
 use super::journal;
 use super::ledger::{Ledger, RecordError};
 use super::sql::{Row, Statement, Transaction, statement, tuples};
+use super::wanted::QUARANTINED_PLANS;
 use crate::decide::breakers::Baseline;
 use crate::decide::sightings::Sighting;
 use crate::model::{DatasetId, RunId, Sha256Hash};
@@ -54,11 +55,16 @@ impl Ledger {
         let resolved =
             statement(STEP, "DELETE FROM sightings WHERE scope = $1 AND last_run <> $2").bind(scope).bind(run);
         let resolved = resolved.run(&mut transaction).await?;
-        // What a closed plan, or a purge, asked for and nobody sees any more is done with.
-        let done_with = "scope = $1 AND (plan_hash IN (SELECT hash FROM plans WHERE state = 'closed') \
-                         OR plan_hash IN (SELECT plan_hash FROM purges WHERE state = 'done')) \
-                         AND id NOT IN (SELECT id FROM sightings WHERE scope = $1)";
-        journal::compact(&mut transaction, &run.to_string(), done_with, scope).await?;
+        // What a closed plan, or a purge, asked for and nobody sees any more is done with, but for what alone says whose copies lie
+        // in a quarantine.
+        let done_with = format!(
+            "scope = $1 AND (plan_hash IN (SELECT hash FROM plans WHERE state = 'closed') \
+             OR plan_hash IN (SELECT plan_hash FROM purges WHERE state = 'done')) \
+             AND id NOT IN (SELECT id FROM sightings WHERE scope = $1) \
+             AND (EXISTS (SELECT 1 FROM disposals AS d WHERE d.plan_hash = intents.plan_hash AND d.id = intents.id) \
+             OR plan_hash NOT IN {QUARANTINED_PLANS})"
+        );
+        journal::compact(&mut transaction, &run.to_string(), &done_with, scope).await?;
         write_baseline(&mut transaction, scope, run, baseline).await?;
         transaction.commit(STEP).await?;
         let persisting = before.saturating_sub(resolved);

@@ -272,10 +272,10 @@ impl Ledger {
         Ok(totals)
     }
 
-    /// The runs of the reaper that wrote to the journal of a scope's quarantines.
-    pub async fn reaping_runs(&self, scope: &str) -> Result<Vec<String>, RecordError> {
+    /// The runs of the reaper that wrote to the journal of a scope's quarantines and did not come to their end.
+    pub async fn unfinished_reapers(&self, scope: &str) -> Result<Vec<String>, RecordError> {
         let sql = "SELECT DISTINCT reapings.run_id AS run_id FROM reapings JOIN undos ON undos.run_id = reapings.quarantine \
-                   WHERE undos.scope = $1";
+                   JOIN runs ON runs.run_id = reapings.run_id WHERE undos.scope = $1 AND runs.exit_code IS NULL";
         let rows = statement("read the runs of the reaper", sql).bind(scope).all(&self.database).await?;
         rows.iter().map(|row| row.get("run_id")).collect()
     }

@@ -13,7 +13,7 @@ use crate::model::{DatasetId, Timestamp};
 const IDS_AT_ONCE: usize = 500;
 
 /// The plans that filled a quarantine of scope `$1` which is not emptied yet.
-const QUARANTINED_PLANS: &str = "(SELECT plan_hash FROM undos WHERE scope = $1 AND kind = 'quarantine' AND state = 'kept' \
+pub(super) const QUARANTINED_PLANS: &str = "(SELECT plan_hash FROM undos WHERE scope = $1 AND kind = 'quarantine' AND state = 'kept' \
      UNION SELECT s.plan_hash FROM plan_steps AS s JOIN undos AS u ON u.run_id = s.run_id \
      WHERE u.scope = $1 AND u.kind = 'quarantine' AND u.state = 'kept')";
 

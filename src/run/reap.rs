@@ -144,10 +144,10 @@ fn held_by(session: &Session<'_>, scan: &Scan) -> Option<String> {
     is_there(stop_file).then(|| format!("the stop file `{}` exists", stop_file.display()))
 }
 
-/// Dead runs of the reaper that left no report: what they reaped is told by this one.
+/// Runs of the reaper that ended without a report: what they reaped is told by this one.
 async fn untold_runs(session: &Session<'_>) -> Result<Vec<String>, RunFailure> {
     let (reports, scope) = (&session.services.config.reports_directory, &session.scope.name);
-    let mut runs = session.services.ledger.reaping_runs(scope).await?;
+    let mut runs = session.services.ledger.unfinished_reapers(scope).await?;
     runs.retain(|run| !folder::has_summary(reports, scope, run));
     Ok(runs)
 }

@@ -3,10 +3,6 @@
 use super::*;
 use crate::record::{DeletionTotals, KeyOutcome, Part, PartOf, StepTotals};
 
-async fn issue(book: &Book, n: u8) {
-    book.issue_plan(&plan(u128::from(n)), hash(n), Path::new("p")).await.expect("issued");
-}
-
 fn of(by: u128, n: u128, prefix: &'static str) -> Intent<'static> {
     Intent { id: id(n), prefix, ..intent(1, by) }
 }
@@ -24,18 +20,6 @@ async fn close(book: &Book, intent: &Intent<'_>, outcome: &str, part: Option<u64
     book.note_disposal(intent, outcome, at(1)).await.expect("noted");
     if let Some(part) = part {
         book.mark_over(intent.plan, part, &[intent.prefix]).await.expect("marked");
-    }
-}
-
-fn ended() -> RunEnd<'static> {
-    RunEnd {
-        finished_at: at(1),
-        outcome: "complete",
-        reason: None,
-        exit_code: 0,
-        plan_hash: None,
-        orphan_bytes: None,
-        summary: "{}".into(),
     }
 }
 
@@ -60,7 +44,7 @@ async fn told(book: &Book, of: &PartOf<'_>) -> (Vec<String>, DeletionTotals) {
 #[tokio::test]
 async fn a_part_compacts_what_is_over_and_keeps_what_is_needed() {
     let book = book!();
-    issue(&book, 1).await;
+    book.issue(1).await;
     let (gone, kept, torn) = (of(10, 1, "p/a/"), of(10, 2, "p/b/"), of(10, 3, "p/c/"));
     settle(&book, &gone, &[("p/a/1", KeyOutcome::Deleted), ("p/a/2", KeyOutcome::AlreadyGone)]).await;
     close(&book, &gone, "gone", Some(1)).await;
@@ -96,7 +80,7 @@ async fn a_part_compacts_what_is_over_and_keeps_what_is_needed() {
 #[tokio::test]
 async fn nothing_is_compacted_where_the_part_did_not_tell_it_all() {
     let book = book!();
-    issue(&book, 1).await;
+    book.issue(1).await;
     let gone = of(10, 1, "p/a/");
     settle(&book, &gone, &[("p/a/1", KeyOutcome::Deleted), ("p/a/2", KeyOutcome::Deleted)]).await;
     close(&book, &gone, "gone", Some(1)).await;
@@ -117,7 +101,7 @@ async fn nothing_is_compacted_where_the_part_did_not_tell_it_all() {
 #[tokio::test]
 async fn what_a_run_has_not_told_yet_is_compacted_by_no_other() {
     let book = book!();
-    issue(&book, 1).await;
+    book.issue(1).await;
     for n in [10, 11] {
         book.begin(n).await;
     }
@@ -135,9 +119,9 @@ async fn what_a_run_has_not_told_yet_is_compacted_by_no_other() {
 #[tokio::test]
 async fn what_an_earlier_run_has_told_is_compacted_and_not_told_again() {
     let book = book!();
-    issue(&book, 1).await;
+    book.issue(1).await;
     book.begin(10).await;
-    book.finish_run(run(10), &ended()).await.expect("ended");
+    book.end(10).await;
     settle(&book, &of(10, 1, "p/a/"), &[("p/a/1", KeyOutcome::Deleted)]).await;
     settle(&book, &of(11, 1, "p/a/"), &[("p/a/2", KeyOutcome::Deleted)]).await;
     close(&book, &of(11, 1, "p/a/"), "gone", Some(1)).await;
@@ -150,7 +134,7 @@ async fn what_an_earlier_run_has_told_is_compacted_and_not_told_again() {
 #[tokio::test]
 async fn a_dead_run_s_parts_and_marks_go_to_the_next_run() {
     let book = book!();
-    issue(&book, 1).await;
+    book.issue(1).await;
     for n in [10, 11] {
         book.begin(n).await;
     }
@@ -187,7 +171,7 @@ async fn a_dead_run_s_parts_and_marks_go_to_the_next_run() {
 #[tokio::test]
 async fn the_steps_of_a_plan_add_up_what_is_done_and_tell_the_rest_as_it_stands() {
     let book = book!();
-    issue(&book, 1).await;
+    book.issue(1).await;
     assert_eq!(book.steps(hash(1)).await.expect("readable"), None);
     let told = [
         StepTotals {
@@ -235,7 +219,7 @@ async fn the_steps_of_a_plan_add_up_what_is_done_and_tell_the_rest_as_it_stands(
 #[tokio::test]
 async fn an_id_is_gone_when_all_its_groups_are() {
     let book = book!();
-    issue(&book, 1).await;
+    book.issue(1).await;
     close(&book, &of(10, 1, "p/a/"), "gone", None).await;
     close(&book, &of(10, 1, "p/dataset-a/"), "gone", None).await;
     close(&book, &of(10, 2, "p/b/"), "gone", None).await;
@@ -256,7 +240,7 @@ async fn runs_whose_reports_are_needed_are_known() {
     }
     // An open plan until it expires, at 100 s; one that is being applied for good, with its runs; none that is closed.
     for n in [1, 2, 3] {
-        issue(&book, n).await;
+        book.issue(n).await;
     }
     book.begin_step(hash(2), run(4), at(1), &[], &[]).await.expect("begun");
     book.start_plan(hash(2), run(4), &[]).await.expect("started");
@@ -282,8 +266,8 @@ async fn an_old_run_keeps_its_line_and_loses_its_summary_and_its_plan() {
     let book = book!();
     for n in [1, 2] {
         book.begin(n).await;
-        issue(&book, u8::try_from(n).expect("small")).await;
-        book.finish_run(run(n), &ended()).await.expect("ended");
+        book.issue(u8::try_from(n).expect("small")).await;
+        book.end(n).await;
     }
     let lifted = Allowances(BTreeMap::from([(Breaker::Objects, Allowance::Count(9))]));
     book.allow(hash(1), run(1), &lifted, at(1)).await.expect("recorded");

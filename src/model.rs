@@ -365,6 +365,14 @@ pub struct TableIdentity {
     pub oid: i64,
 }
 
+impl DatabaseIdentity {
+    /// Whether both are of one database on one timeline, whichever tables were read.
+    #[must_use]
+    pub fn is_same_database(&self, other: &Self) -> bool {
+        (&self.system, &self.timeline, &self.database) == (&other.system, &other.timeline, &other.database)
+    }
+}
+
 impl fmt::Display for DatabaseIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "database `{}` of system {} on timeline {}", self.database, self.system, self.timeline)?;

@@ -24,6 +24,7 @@ mod plans;
 mod platform_api;
 mod purge;
 mod purge_bars;
+mod purge_beside;
 mod races;
 mod reaper;
 mod reports;

@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use crate::support::gate::Gate;
 use crate::support::platform::Platform;
-use crate::support::program::breaker;
 use crate::support::{Ran, prefix, without};
 
 fn prefixes(id: Uuid) -> [String; 2] {
@@ -285,6 +284,27 @@ async fn a_job_that_still_runs_is_cancelled_and_a_failing_webhook_stops_nothing(
     assert_eq!(seen, ["cancelled", "cancelled"], "in the transaction that removed it");
 }
 
+#[tokio::test]
+async fn who_goes_on_with_a_purge_that_died_at_its_commit_tells_what_it_could_not() {
+    let mut platform = Platform::new().await;
+    let told: Arc<parking_lot::Mutex<Vec<String>>> = Arc::default();
+    let hook = webhook(told.clone()).await;
+    platform.world.program.set_scope("PURGE__CANCEL_WEBHOOK", &hook);
+    let dataset = platform.dataset("iq_raw", 1).await;
+    let job = platform.job("running", "synthetic_generation", &[dataset]).await.to_string();
+    let arguments = ["purge", "job", &job, "--yes", "--json", "--log-format", "json"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_committed", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    assert!(told.lock().is_empty() && events(&killed).is_empty(), "{killed:?}");
+    let ran = platform.world.program.run(&arguments).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let events: Vec<String> = events(&ran).iter().map(ToString::to_string).collect();
+    for (event, id) in [("synthetic_dataset_deleted", dataset.to_string()), ("synthetic_job_deleted", job.clone())] {
+        assert!(events.iter().any(|line| line.contains(event) && line.contains(&id)), "{event}: {ran:?}");
+    }
+    assert_eq!(told.lock().iter().filter(|body| body.contains(&job)).count(), 1, "{told:?}");
+}
+
 /// Something that takes POST requests; gives its address.
 async fn webhook(told: Arc<parking_lot::Mutex<Vec<String>>>) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -455,145 +475,6 @@ async fn of_two_callers_one_wins_and_the_other_finds_nothing() {
     assert_eq!(platform.world.contents().await, expected);
 }
 
-/// A sweep that waits in its listing until it is told to go on.
-async fn beside_a_sweep(mut platform: Platform) {
-    let [gone, orphan] = [platform.dataset("iq_raw", 3).await, platform.world.orphan(0).await];
-    let store = platform.world.bucket.endpoint.clone();
-    let (listing, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
-    let gate = {
-        let (listing, go_on) = (listing.clone(), go_on.clone());
-        Gate::open(&store, move |passing| {
-            let (listing, go_on) = (listing.clone(), go_on.clone());
-            async move {
-                if passing.is_prefix_listing() && passing.number == 1 {
-                    listing.notify_one();
-                    go_on.notified().await;
-                }
-            }
-        })
-        .await
-    };
-    platform.world.program.set_scope("POLICY__APPROVAL", "automatic");
-    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
-    platform.world.settle().await;
-    let sweep = platform.world.program.start(&["sweep", "--json"]);
-    listing.notified().await;
-    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &store);
-    platform.purge_dataset(gone).await;
-    assert_eq!(platform.objects(gone).await, [0, 0], "it did not wait for the sweep");
-    go_on.notify_one();
-    let swept = Ran::wait(sweep).await;
-    let summary = swept.summary(0);
-    assert_eq!(summary["outcome"], "complete", "{swept:?}");
-    assert_eq!(summary["deletion"]["deleted"], 2, "{summary}");
-    assert_eq!(platform.objects(orphan).await, [0, 0]);
-    let history = platform.world.program.run(&["history", "--json"]).await;
-    assert!(!history.stdout.contains("its process died"), "{history:?}");
-    let verified = platform.world.program.run(&["history", "verify"]).await;
-    assert_eq!(verified.code, 0, "{verified:?}");
-}
-
-#[tokio::test]
-async fn a_purge_runs_beside_a_sweep_and_breaks_no_account() {
-    let platform = Platform::without_ledger().await;
-    for _ in 0..3 {
-        platform.world.live(0).await;
-    }
-    beside_a_sweep(with_first_ledger(platform).await).await;
-}
-
-#[tokio::test]
-async fn a_purge_runs_beside_a_sweep_on_a_ledger_in_postgres() {
-    let mut platform = Platform::without_ledger().await;
-    platform.keep_ledger_in_postgres();
-    platform.world.program.set("ORPHAN_SWEEPER_TEST_LEASE_MS", "60000");
-    for _ in 0..3 {
-        platform.world.live(0).await;
-    }
-    beside_a_sweep(with_first_ledger(platform).await).await;
-}
-
-/// A ledger that knows no baseline, so that an endpoint through a gate is no change of target.
-async fn with_first_ledger(platform: Platform) -> Platform {
-    let id = Uuid::new_v4();
-    let held =
-        platform.world.program.run(&["hold", "add", &id.to_string(), "--by", "ada", "--reason", "a ledger"]).await;
-    assert_eq!(held.code, 0, "{held:?}");
-    platform
-}
-
-#[tokio::test]
-async fn a_purge_of_most_rows_is_no_swapped_table_to_a_running_apply() {
-    let mut platform = Platform::without_ledger().await;
-    let mut made = Vec::new();
-    for _ in 0..4 {
-        made.push(platform.dataset("iq_raw", 1).await);
-    }
-    platform.world.live(0).await;
-    let job = platform.job("completed", "synthetic_generation", &made).await;
-    let orphan = platform.world.orphan(0).await;
-    let store = platform.world.bucket.endpoint.clone();
-    let (at_uploads, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
-    let is_open = Arc::new(AtomicBool::new(true));
-    let gate = {
-        let (at_uploads, go_on, is_open) = (at_uploads.clone(), go_on.clone(), is_open.clone());
-        Gate::open(&store, move |passing| {
-            let (at_uploads, go_on, is_open) = (at_uploads.clone(), go_on.clone(), is_open.clone());
-            async move {
-                // The first group that the apply lists: its own read of the rows is over.
-                if passing.is_group_listing() && !is_open.swap(true, Ordering::SeqCst) {
-                    at_uploads.notify_one();
-                    go_on.notified().await;
-                }
-            }
-        })
-        .await
-    };
-    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
-    platform.world.audit().await;
-    is_open.store(false, Ordering::SeqCst);
-    let plan = platform.world.plan_of_newest_audit();
-    let apply = platform.world.program.start(&["apply", &plan, "--yes", "--json"]);
-    at_uploads.notified().await;
-    let purged = platform.purge(&["job", &job.to_string()]).await;
-    assert_eq!(purged.code, 0, "{purged:?}");
-    go_on.notify_one();
-    let applied = Ran::wait(apply).await;
-    let summary = applied.summary(0);
-    assert_eq!(summary["deletion"]["deleted"], 2, "{applied:?}");
-    assert_eq!(platform.objects(orphan).await, [0, 0]);
-    let audited = platform.world.audit().await;
-    assert_eq!(audited["outcome"], "complete", "{audited}");
-}
-
-#[tokio::test]
-async fn rows_that_were_purged_are_no_drop_and_others_are() {
-    let platform = Platform::without_ledger().await;
-    let mut made = Vec::new();
-    for _ in 0..8 {
-        made.push(platform.dataset("iq_raw", 1).await);
-    }
-    let mut others = Vec::new();
-    for _ in 0..14 {
-        others.push(platform.world.live(0).await);
-    }
-    let job = platform.job("completed", "synthetic_generation", &made).await;
-    platform.world.audit().await;
-    let purged = platform.purge(&["job", &job.to_string()]).await;
-    assert_eq!(purged.code, 0, "{purged:?}");
-    let audited = platform.world.audit().await;
-    let reading = breaker(&audited, "live_drop");
-    assert!(!reading["tripped"].as_bool().expect("told"), "{reading}");
-    assert!(reading["message"].as_str().expect("told").contains("of which `purge` removed 8"), "{reading}");
-    // A purge before the baseline vouches for nothing after it.
-    for id in &others[..7] {
-        platform.world.database.delete(*id).await;
-    }
-    platform.world.settle().await;
-    let ran = platform.world.program.run(&["audit", "--json"]).await;
-    assert!(breaker(&ran.summary(4), "live_drop")["tripped"].as_bool().expect("told"), "{ran:?}");
-}
-
 #[tokio::test]
 async fn a_purge_into_quarantine_is_brought_back_by_restore() {
     let mut platform = Platform::new().await;
@@ -609,6 +490,28 @@ async fn a_purge_into_quarantine_is_brought_back_by_restore() {
     assert_eq!(restored.summary(0)["restore"]["restored"], 6, "{restored:?}");
     let after = platform.world.contents().await;
     assert!(before.iter().all(|(key, tag)| after.get(key) == Some(tag)), "{after:?}");
+}
+
+#[tokio::test]
+async fn a_purge_that_goes_on_copies_to_where_it_began() {
+    let mut platform = Platform::new().await;
+    platform.world.program.set_scope("POLICY__DISPOSAL", "quarantine");
+    let id = platform.dataset("iq_raw", 600).await;
+    let before = platform.world.contents().await;
+    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "after_send", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    assert_ne!(platform.objects(id).await, [600, 600], "something went");
+    // What is configured since is for what begins since.
+    platform.world.program.set_scope("QUARANTINE__PREFIX", "elsewhere/");
+    let summary = platform.purge_dataset(id).await;
+    assert_eq!(platform.objects(id).await, [0, 0]);
+    assert!(!platform.world.contents().await.keys().any(|key| key.starts_with("elsewhere/")));
+    let run = summary["run_id"].as_str().expect("a run");
+    let restored = platform.world.program.run(&["restore", "--run", run, "--yes", "--json"]).await;
+    assert_eq!(restored.summary(0)["restore"]["restored"], 1200, "{restored:?}");
+    let after = platform.world.contents().await;
+    assert!(before.iter().all(|(key, tag)| after.get(key) == Some(tag)));
 }
 
 #[tokio::test]
@@ -649,8 +552,12 @@ async fn a_stop_file_or_a_hold_that_appears_keeps_what_is_left() {
     let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
     assert_eq!(killed.code, -9, "{killed:?}");
     platform.hold(held).await;
+    let told: Arc<parking_lot::Mutex<Vec<String>>> = Arc::default();
+    platform.world.program.set("ORPHAN_SWEEPER_NOTIFY_URL", &webhook(told.clone()).await);
     let kept = platform.purge(&["dataset", &held.to_string()]).await;
     assert_eq!(kept.code, 5, "{kept:?}");
+    let told = told.lock().join("\n");
+    assert!(told.contains("\"failure\"") && told.contains("\"command\":\"purge\""), "somebody is told: {told}");
     assert_eq!(platform.objects(held).await, [1, 1]);
     let over = platform.purge(&["dataset", &held.to_string()]).await;
     assert_eq!(over.code, 4, "what is left is an orphan: {over:?}");
@@ -700,20 +607,6 @@ async fn doctor_has_every_statement_planned_and_explain_tells_who_purged() {
     let doctor = platform.world.program.run(&["doctor"]).await;
     assert_eq!(doctor.code, 2, "{doctor:?}");
     assert!(doctor.stdout.contains("statements.delete_job"), "unqualified: {doctor:?}");
-}
-
-#[tokio::test]
-async fn datasets_that_go_one_after_the_other_go_whole_though_each_was_what_another_was_recognised_by() {
-    let platform = Platform::without_ledger().await;
-    let (first, second) = (platform.dataset("iq_raw", 2).await, platform.dataset("iq_raw", 2).await);
-    platform.world.audit().await;
-    let arguments = ["purge", "dataset", &first.to_string(), "--yes"];
-    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_committed", &arguments).await;
-    assert_eq!(killed.code, -9, "{killed:?}");
-    platform.purge_dataset(second).await;
-    let summary = platform.purge_dataset(first).await;
-    assert_eq!(summary["deletion"]["deleted"], 4, "{summary}");
-    assert_eq!((platform.objects(first).await, platform.objects(second).await), ([0, 0], [0, 0]));
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ impl From<Refusal> for CommandError {
     fn from(refusal: Refusal) -> Self {
         let exit = match &refusal {
             Refusal::NotConfigured { .. }
+            | Refusal::WhichScope { .. }
             | Refusal::Statements(_)
             | Refusal::Platform(PlatformError::Elsewhere { .. } | PlatformError::Standby) => Exit::Usage,
             Refusal::NotFound(_)

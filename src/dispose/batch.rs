@@ -221,7 +221,7 @@ impl Disposal<'_> {
             answer => return answer,
         };
         let asked: Vec<DatasetId> = self.anchor.sentinels.iter().flatten().copied().collect();
-        let purged = match self.ledger.purged_among(&self.scope.name, &asked).await {
+        let purged = match self.ledger.purged_among(&self.anchor.identity, &asked).await {
             Ok(purged) => purged,
             Err(error) => {
                 self.halt(Halt::Record(error));

@@ -15,7 +15,7 @@ use super::runs::{RunStart, insert_run};
 use super::sql::{Row, Transaction, statement};
 use crate::decide::breakers::PurgedRows;
 use crate::list::references::Anchor;
-use crate::model::{DatasetId, RunId, Sha256Hash, Timestamp};
+use crate::model::{DatabaseIdentity, DatasetId, RunId, Sha256Hash, Timestamp};
 
 /// Where a purge stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -188,9 +188,9 @@ impl Ledger {
             let insert = "INSERT INTO purged_ids (scope, id, run_id) VALUES ($1, $2, $3)";
             let insert = statement(STEP, insert).bind(&purge.scope).bind(dataset.id).bind(purge.run);
             insert.run(&mut transaction).await?;
-            // It was seen live: whatever an older plan says of it is off for good.
-            let forget = "DELETE FROM sightings WHERE scope = $1 AND id = $2";
-            statement(STEP, forget).bind(&purge.scope).bind(dataset.id).run(&mut transaction).await?;
+            // It was seen live: whatever an older plan of any scope says of it is off for good.
+            let forget = statement(STEP, "DELETE FROM sightings WHERE id = $1").bind(dataset.id);
+            forget.run(&mut transaction).await?;
         }
         note(&mut transaction, &PURGES, "intended", &purge.run.to_string()).await?;
         transaction.commit(STEP).await
@@ -232,13 +232,12 @@ impl Ledger {
         rows.iter().map(read).collect()
     }
 
-    /// What the committed purges of a scope removed since about its baseline: none that the baseline surely saw.
+    /// What committed purges, of whichever scope, removed since about the baseline of `scope`: none that the baseline surely saw.
     pub async fn purged_rows(&self, scope: &str) -> Result<Vec<PurgedRows>, RecordError> {
         let Some(baseline) = self.baseline(scope).await? else { return Ok(Vec::new()) };
         let Some(snapshot) = baseline.observation.snapshot else { return Ok(Vec::new()) };
-        let select =
-            "SELECT * FROM purges WHERE scope = $1 AND state IN ('committed', 'done') AND xid >= $2 ORDER BY xid";
-        let select = statement("read what purges removed", select).bind(scope).bind(snapshot.first_unseen());
+        let select = "SELECT * FROM purges WHERE state IN ('committed', 'done') AND xid >= $1 ORDER BY xid";
+        let select = statement("read what purges removed", select).bind(snapshot.first_unseen());
         let of = |row: &Row| {
             let purge = read(row)?;
             let identity = purge.evidence.anchor.identity;
@@ -248,20 +247,31 @@ impl Ledger {
         select.all(&self.database).await?.iter().map(of).collect()
     }
 
-    /// Which of `ids` a committed purge of the scope removed.
-    pub async fn purged_among(&self, scope: &str, ids: &[DatasetId]) -> Result<HashSet<DatasetId>, RecordError> {
+    /// Which of `ids` committed purges, of whichever scope, removed from the tables of `identity`.
+    pub async fn purged_among(
+        &self,
+        identity: &DatabaseIdentity,
+        ids: &[DatasetId],
+    ) -> Result<HashSet<DatasetId>, RecordError> {
         if ids.is_empty() {
             return Ok(HashSet::new());
         }
-        let places: Vec<String> = (0..ids.len()).map(|place| format!("${}", place + 2)).collect();
+        let places: Vec<String> = (0..ids.len()).map(|place| format!("${}", place + 1)).collect();
         let select = format!(
-            "SELECT DISTINCT i.id AS id FROM purged_ids AS i JOIN purges AS p ON p.run_id = i.run_id \
-             WHERE i.scope = $1 AND i.id IN ({}) AND p.state IN ('committed', 'done')",
+            "SELECT i.id AS id, p.evidence AS evidence FROM purged_ids AS i JOIN purges AS p ON p.run_id = i.run_id \
+             WHERE i.id IN ({}) AND p.state IN ('committed', 'done')",
             places.join(", ")
         );
-        let select = statement("look for purged ids", select).bind(scope);
+        let select = statement("look for purged ids", select);
         let rows = ids.iter().fold(select, |select, id| select.bind(*id)).all(&self.database).await?;
-        rows.iter().map(|row| Ok(DatasetId(row.get("id")?))).collect()
+        let mut purged = HashSet::new();
+        for row in &rows {
+            let seen = read_evidence(row)?.anchor.identity;
+            if seen.is_same_database(identity) && identity.tables.iter().any(|table| seen.tables.contains(table)) {
+                purged.insert(DatasetId(row.get("id")?));
+            }
+        }
+        Ok(purged)
     }
 }
 
@@ -285,11 +295,15 @@ pub(super) async fn forget(transaction: &mut Transaction, run: &str) -> Result<u
     Ok(forgotten)
 }
 
+fn read_evidence(row: &Row) -> Result<PurgeEvidence, RecordError> {
+    serde_json::from_str(&row.get::<String>("evidence")?).map_err(|_| RecordError::Unreadable("a purge"))
+}
+
 fn read(row: &Row) -> Result<PurgeRow, RecordError> {
     let unreadable = || RecordError::Unreadable("a purge");
     let (run, kind, state): (String, String, String) = (row.get("run_id")?, row.get("kind")?, row.get("state")?);
     let subject: Uuid = row.get("subject")?;
-    let (evidence, removed): (String, Option<String>) = (row.get("evidence")?, row.get("removed")?);
+    let removed: Option<String> = row.get("removed")?;
     Ok(PurgeRow {
         run: RunId(Uuid::parse_str(&run).map_err(|_| unreadable())?),
         scope: row.get("scope")?,
@@ -300,7 +314,7 @@ fn read(row: &Row) -> Result<PurgeRow, RecordError> {
         },
         state: PurgeState::named(&state).ok_or_else(unreadable)?,
         xid: row.count("xid")?,
-        evidence: serde_json::from_str(&evidence).map_err(|_| unreadable())?,
+        evidence: read_evidence(row)?,
         removed: removed.map(|text| serde_json::from_str(&text).map_err(|_| unreadable())).transpose()?,
         began_at: row.get("began_at")?,
     })

@@ -3,8 +3,14 @@
 use super::*;
 use crate::decide::breakers::PurgedRows;
 use crate::list::references::{Anchor, WithoutSentinels};
-use crate::model::Snapshot;
+use crate::model::{Snapshot, TableIdentity};
 use crate::record::{PurgeEvidence, PurgeRow, PurgeState, PurgeSubject, PurgedDataset, PurgedJob};
+
+/// The database that has the live table `s.t`.
+fn here() -> DatabaseIdentity {
+    let tables = vec![TableIdentity { name: "s.t".into(), oid: 7 }];
+    DatabaseIdentity { tables, ..observed(1).identity }
+}
 
 /// A purge of a job with the datasets 1 and 2, by transaction `xid`.
 fn purge(n: u128, xid: u64) -> PurgeRow {
@@ -17,7 +23,7 @@ fn purge(n: u128, xid: u64) -> PurgeRow {
         xid,
         evidence: PurgeEvidence {
             anchor: Anchor {
-                identity: observed(1).identity,
+                identity: here(),
                 sentinels: vec![vec![id(3)]],
                 without_sentinels: WithoutSentinels::MayFill,
             },
@@ -92,6 +98,31 @@ async fn an_intended_purge_ends_the_sightings_of_its_ids() {
 }
 
 #[tokio::test]
+async fn a_purge_counts_in_every_scope_of_its_rows() {
+    let book = book!();
+    book.begin(1).await;
+    let mut baseline = good(10);
+    baseline.observation.snapshot = Snapshot::parse("20:20:");
+    book.record_scan(OTHER, run(1), &[1, 3].map(|n| (id(n), sighting(1, 0))), &baseline).await.expect("recorded");
+    intend(&book, &purge(2, 20)).await;
+    book.commit_purge(run(2), &removed(2)).await.expect("committed");
+    assert_eq!(book.sighted_ids(OTHER).await.expect("readable"), [id(3)], "the id was seen live");
+    let vouched = book.purged_rows(OTHER).await.expect("readable");
+    assert_eq!(vouched.into_iter().map(|purge| purge.rows).collect::<Vec<_>>(), [removed(2)]);
+    assert_eq!(book.purged_rows(SCOPE).await.expect("readable"), [], "it has no baseline");
+    let purged =
+        async |identity: &DatabaseIdentity| !book.purged_among(identity, &[id(1)]).await.expect("readable").is_empty();
+    let with = |tables: &[(&str, i64)]| {
+        let tables = tables.iter().map(|(name, oid)| TableIdentity { name: (*name).into(), oid: *oid }).collect();
+        DatabaseIdentity { tables, ..here() }
+    };
+    assert!(purged(&with(&[("s.u", 8), ("s.t", 7)])).await, "another scope reads it among others");
+    assert!(!purged(&with(&[("s.t", 8)])).await, "another table of that name");
+    assert!(!purged(&with(&[("s.u", 8)])).await, "another table");
+    assert!(!purged(&DatabaseIdentity { timeline: "2".into(), ..here() }).await, "another timeline");
+}
+
+#[tokio::test]
 async fn only_what_committed_vouches_for_rows_and_ids() {
     let book = book!();
     book.begin(1).await;
@@ -123,18 +154,17 @@ async fn only_what_committed_vouches_for_rows_and_ids() {
     let xids: Vec<u64> = vouched.iter().map(|purge| purge.xid).collect();
     assert_eq!(xids, [20, 21], "the baseline surely saw the one before, and the others are not committed");
     assert_eq!((vouched[0].rows.clone(), vouched[0].database.2.as_str()), (removed(2), "d"));
-    let purged = book.purged_among(SCOPE, &[id(1), id(3)]).await.expect("readable");
+    let purged = book.purged_among(&here(), &[id(1), id(3)]).await.expect("readable");
     assert_eq!(purged.into_iter().collect::<Vec<_>>(), [id(1)]);
-    assert!(book.purged_among(OTHER, &[id(1)]).await.expect("readable").is_empty());
 }
 
 #[tokio::test]
 async fn ids_of_which_nothing_committed_are_not_purged() {
     let book = book!();
     intend(&book, &purge(1, 9)).await;
-    assert!(book.purged_among(SCOPE, &[id(1)]).await.expect("readable").is_empty());
+    assert!(book.purged_among(&here(), &[id(1)]).await.expect("readable").is_empty());
     book.end_purge(run(1), PurgeState::Aborted).await.expect("ended");
-    assert!(book.purged_among(SCOPE, &[id(1)]).await.expect("readable").is_empty());
+    assert!(book.purged_among(&here(), &[id(1)]).await.expect("readable").is_empty());
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::Removed;
-use super::rows::{fate_of, rows_by_table};
+use super::rows::{fate_of, rows_by_table, tell as tell_rows};
 use crate::clock::Stopwatch;
 use crate::config::Scope;
 use crate::dispose::pace::{Pace, Pacer};
@@ -21,7 +21,7 @@ use crate::metrics::{self, PurgeOutcome};
 use crate::model::{DatasetId, RunId, Timestamp, Versioning};
 use crate::platform::Fate;
 use crate::record::{LockError, PurgeRow, PurgeState, PurgeSubject, Undo, UndoKind};
-use crate::report::{Deletion, Outcome, PurgeReport, PurgedDatasetReport, PurgedJobReport, undo};
+use crate::report::{Deletion, Outcome, PurgeReport, PurgedDatasetReport, PurgedJobReport, QuarantineFolder, undo};
 use crate::run::telling::tell_deletions;
 use crate::run::{Keyring, Reading, RunFailure, ScopeEnd, Services, Session, SetupError};
 use crate::s3::{StoreFault, retry};
@@ -57,8 +57,8 @@ pub enum CleanUpError {
 ///
 /// - Errors: [`RunFailure`] where not even a report could be begun; the purge is still pending then.
 pub async fn clean_up(services: &Services, keyring: &Keyring, removed: Removed) -> Result<CleanUp, RunFailure> {
-    let Removed { run, stop, lock, .. } = removed;
-    let cleaned = go_on(&services.with_stop(stop), keyring, run).await;
+    let Removed { purge, stop, lock } = removed;
+    let cleaned = go_on(&services.with_stop(stop), keyring, purge.run).await;
     drop(lock);
     cleaned
 }
@@ -89,6 +89,7 @@ async fn go_on(services: &Services, keyring: &Keyring, run: RunId) -> Result<Cle
     })?;
     let reading = keyring.reading(services, scope).map_err(RunFailure::from)?;
     let mut session = begin(services, scope, &reading, &purge).await?;
+    session.notifier = Some(keyring.notifier(&services.config));
     let watch = Stopwatch::start();
     let mut work = Work { keyring, reading: &reading, purge, left: Vec::new() };
     let ended = work.run(&mut session).await;
@@ -151,6 +152,20 @@ async fn begin<'s>(
 ) -> Result<Session<'s>, RunFailure> {
     let mut session = Session::go_on(services, scope, reading, (purge.run, purge.began_at), COMMAND).await?;
     session.draft.purge = Some(report_of(purge));
+    // What was begun in one way goes on in it, whatever is configured now: `restore` looks where it began.
+    let begun = services.ledger.undos_of(&purge.run.to_string()).await?;
+    if let Some(undo) = begun.into_iter().find(|undo| undo.run == purge.run) {
+        session.draft.quarantine = match undo.kind {
+            UndoKind::Quarantine => {
+                let keep_s = undo.keep.unwrap_or(scope.quarantine.keep).as_secs();
+                Some(QuarantineFolder { bucket: undo.bucket, prefix: undo.prefix, keep_s })
+            }
+            UndoKind::Versions => None,
+        };
+        if undo.kind == UndoKind::Versions {
+            session.draft.target.versioning = Versioning::Enabled;
+        }
+    }
     Ok(session)
 }
 
@@ -264,6 +279,8 @@ impl Work<'_> {
         let ledger = &session.services.ledger;
         ledger.commit_purge(self.purge.run, &self.purge.evidence.rows).await.map_err(Broken::pending)?;
         self.purge.state = PurgeState::Committed;
+        // The process that removed them came to no word of it, or could not note that it did.
+        tell_rows(purge, &self.purge).await;
         Ok(())
     }
 

@@ -26,9 +26,7 @@ use crate::list::references::ReferencesError;
 use crate::metrics::{PurgeKind, PurgeOutcome};
 use crate::model::{DatasetId, RunId};
 use crate::platform::PlatformError;
-use crate::record::{
-    DeletionTotals, LockError, PurgeRow, PurgeState, PurgeSubject, PurgedDataset, PurgedJob, RecordError, RunLock,
-};
+use crate::record::{DeletionTotals, LockError, PurgeRow, PurgeState, PurgeSubject, RecordError, RunLock};
 use crate::report::HeldId;
 
 /// What a person wants to be gone.
@@ -68,11 +66,7 @@ impl Order {
 #[derive(Debug)]
 pub struct Removed {
     /// The purge, which is a run.
-    pub run: RunId,
-    /// The datasets that are gone.
-    pub datasets: Vec<PurgedDataset>,
-    /// The job that is gone.
-    pub job: Option<PurgedJob>,
+    pub purge: PurgeRow,
     /// Stops the work on it with the process, or when its lock is lost.
     stop: Stop,
     lock: RunLock,
@@ -86,6 +80,12 @@ pub enum Refusal {
     NotConfigured {
         /// What to set.
         setting: String,
+    },
+    /// Several scopes are set up, and none is named.
+    #[error("several scopes have `[scope.purge]`: {}", .names.join(", "))]
+    WhichScope {
+        /// Their names.
+        names: Vec<String>,
     },
     /// There is no such row.
     #[error("there is no such {0}")]
@@ -172,6 +172,7 @@ impl Refusal {
             Self::NotConfigured { .. } => {
                 "config.toml of the project shows `[scope.purge]` and the rights of its role; `orphan-sweeper doctor` checks them".into()
             }
+            Self::WhichScope { .. } => "name one: `--scope NAME`, or `?scope=NAME` over the API".into(),
             Self::NotFound(_) => "its objects, if it left any, are orphans for the next sweep: `orphan-sweeper audit`".into(),
             Self::NotSynthetic { .. } => "`scope.purge.job_type` says which jobs can be purged".into(),
             Self::InUse { .. } => "deactivate the models first".into(),
@@ -211,6 +212,7 @@ impl Refusal {
             | Self::NotLive(_) => Some(PurgeOutcome::Refused),
             Self::InDoubt { .. } => None,
             Self::NotConfigured { .. }
+            | Self::WhichScope { .. }
             | Self::Platform(_)
             | Self::References(_)
             | Self::Holds(_)
@@ -225,15 +227,14 @@ impl Refusal {
 
 /// The scope whose platform rows are purged: the one with `[scope.purge]`, or the one that is named.
 ///
-/// - Errors: [`Refusal::NotConfigured`] where there is none, or several and none is named.
+/// - Errors: [`Refusal::NotConfigured`] where there is none, [`Refusal::WhichScope`] where there are several and none is named.
 pub fn scope_of<'c>(config: &'c Config, named: Option<&str>) -> Result<&'c Scope, Refusal> {
-    let mut scopes =
-        config.scopes.iter().filter(|scope| scope.purge.is_some() && named.is_none_or(|named| named == scope.name));
-    let missing = |setting: &str| Refusal::NotConfigured { setting: setting.to_owned() };
-    match (scopes.next(), scopes.next()) {
-        (Some(scope), None) => Ok(scope),
-        (None, _) => Err(missing("`[scope.purge]`")),
-        (Some(_), Some(_)) => Err(missing("the scope's name (several have `[scope.purge]`)")),
+    let can_purge = |scope: &&Scope| scope.purge.is_some() && named.is_none_or(|named| named == scope.name);
+    let scopes: Vec<&Scope> = config.scopes.iter().filter(can_purge).collect();
+    match scopes.as_slice() {
+        [scope] => Ok(scope),
+        [] => Err(Refusal::NotConfigured { setting: "`[scope.purge]`".into() }),
+        _ => Err(Refusal::WhichScope { names: scopes.iter().map(|scope| scope.name.clone()).collect() }),
     }
 }
 

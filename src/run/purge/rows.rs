@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{JobDatasets, Order, Refusal, Removed, webhook};
 use crate::config::{Purge, Scope};
+use crate::decide::breakers::{Breaker, TargetFingerprint};
 use crate::dispose::is_there;
 use crate::list::references::Look;
 use crate::metrics;
@@ -51,12 +52,8 @@ async fn remove_rows(services: &Services, keyring: &Keyring, scope: &Scope, orde
             services.ledger.forget_purge_lock(run);
         }
     })?;
-    tell(&purge);
-    if let Some(job) = purge.evidence.job.as_ref().filter(|job| job.was_cancelled) {
-        webhook::tell_cancelled(door.purge, purge.subject.id(), job, &purge.evidence.datasets).await;
-    }
-    let PurgeEvidence { datasets, job, .. } = purge.evidence;
-    Ok(Removed { run, datasets, job, stop, lock })
+    tell(door.purge, &purge).await;
+    Ok(Removed { purge, stop, lock })
 }
 
 /// What the rows of a platform are removed with.
@@ -66,6 +63,8 @@ pub(super) struct Door<'d> {
     pub(super) purge: &'d Purge,
     pub(super) platform: Platform<'d>,
     pub(super) reading: Reading,
+    /// The other scopes that the same rows keep objects alive in, and what each reads from.
+    others: Vec<(&'d Scope, Reading)>,
 }
 
 /// What stands in the rows that would go.
@@ -87,8 +86,20 @@ impl<'d> Door<'d> {
             keyring.platform(purge).map_err(|error| RunFailure::from(crate::run::SetupError::Secret(error)))?;
         let platform =
             platform.ok_or_else(|| missing("ORPHAN_SWEEPER_PURGE_DATABASE_URL (or `scope.purge.url_file`)"))?;
-        let reading = keyring.reading(services, scope).map_err(RunFailure::from)?;
-        Ok(Self { services, scope, purge, platform, reading })
+        let reading_of = |scope| keyring.reading(services, scope).map_err(RunFailure::from);
+        let shares_rows = |other: &&Scope| {
+            other.name != scope.name
+                && other.live.iter().any(|live| scope.live.iter().any(|own| own.table == live.table))
+        };
+        let others = services.config.scopes.iter().filter(shares_rows);
+        let others = others.map(|other| Ok((other, reading_of(other)?))).collect::<Result<_, RunFailure>>()?;
+        Ok(Self { services, scope, purge, platform, reading: reading_of(scope)?, others })
+    }
+
+    /// Every scope that the rows keep objects alive in, and what each reads from.
+    fn scopes(&self) -> impl Iterator<Item = (&Scope, &Reading)> {
+        let others = self.others.iter().map(|(scope, reading)| (*scope, reading));
+        std::iter::once((self.scope, &self.reading)).chain(others)
     }
 
     /// What forbids every purge: asked before any row is looked at.
@@ -97,10 +108,13 @@ impl<'d> Door<'d> {
         if is_there(file) {
             return Err(Refusal::Stopped { file: file.display().to_string() });
         }
-        let latches = self.services.ledger.latches(&self.scope.name).await?;
-        let Some(first) = latches.first() else { return Ok(()) };
-        let breakers = latches.iter().map(|latch| latch.breaker.as_str()).collect();
-        Err(Refusal::Latched { breakers, reason: first.message.clone() })
+        for (scope, _) in self.scopes() {
+            let latches = self.services.ledger.latches(&scope.name).await?;
+            let Some(first) = latches.first() else { continue };
+            let breakers = latches.iter().map(|latch| latch.breaker.as_str()).collect();
+            return Err(Refusal::Latched { breakers, reason: first.message.clone() });
+        }
+        Ok(())
     }
 
     async fn remove(&self, run: RunId, order: Order) -> Result<PurgeRow, Refusal> {
@@ -191,21 +205,32 @@ impl<'d> Door<'d> {
         PurgedDataset { id: row.id, kind: row.kind, name: row.name, has_objects }
     }
 
-    /// Another database than the one that the last good scan read is a breaker of evidence, which the next scan latches.
+    /// Another database, bucket or pattern than the last good scan's is a breaker of evidence, which the next scan latches.
     async fn check_baseline(&self, look: &Look) -> Result<(), Refusal> {
         let Some(baseline) = self.services.ledger.baseline(&self.scope.name).await? else { return Ok(()) };
+        let refused =
+            |breaker: Breaker, reason: String| Err(Refusal::Latched { breakers: vec![breaker.as_str()], reason });
         let (expected, found) = (&baseline.observation.identity, &look.anchor.identity);
-        if expected == found {
-            return Ok(());
+        if expected != found {
+            return refused(Breaker::DatabaseIdentity, format!("expected {expected}; found {found}"));
         }
-        let breakers = vec![crate::decide::breakers::Breaker::DatabaseIdentity.as_str()];
-        Err(Refusal::Latched { breakers, reason: format!("expected {expected}; found {found}") })
+        let expected = &baseline.observation.target;
+        // By which address the store is reached is the next scan's matter: the row that goes proves the id, and the keys are its own.
+        let target = TargetFingerprint::of(self.scope, &self.services.config.store.endpoint);
+        if (TargetFingerprint { endpoint: expected.endpoint.clone(), ..target }) != *expected {
+            let reason = "bucket, prefix or patterns are not those of the last good scan".to_owned();
+            return refused(Breaker::TargetChanged, reason);
+        }
+        Ok(())
     }
 
     async fn check_holds(&self, ids: &[DatasetId], as_of: Timestamp) -> Result<(), Refusal> {
-        let in_table = self.reading.references.holds().await?;
-        let holds = holds::gather(self.services, self.scope, &in_table, as_of).await?;
-        let held: Vec<_> = ids.iter().filter_map(|id| holds.on(*id)).map(holds::shown).collect();
+        let mut held = Vec::new();
+        for (scope, reading) in self.scopes() {
+            let in_table = reading.references.holds().await?;
+            let holds = holds::gather(self.services, scope, &in_table, as_of).await?;
+            held.extend(ids.iter().filter_map(|id| holds.on(*id)).map(holds::shown));
+        }
         if held.is_empty() { Ok(()) } else { Err(Refusal::Held { ids: held }) }
     }
 
@@ -256,8 +281,8 @@ pub(super) fn rows_by_table(scope: &Scope, look: &Look) -> BTreeMap<String, u64>
     tables.zip(look.rows.iter().map(|rows| rows.values().sum())).collect()
 }
 
-/// The events that a person's logs are searched for.
-fn tell(purge: &PurgeRow) {
+/// Tells that the rows are gone: the events that a person's logs are searched for, and the platform, of a job that was cancelled.
+pub(super) async fn tell(configured: &Purge, purge: &PurgeRow) {
     for dataset in &purge.evidence.datasets {
         tracing::info!(
             target: "deletions",
@@ -281,5 +306,8 @@ fn tell(purge: &PurgeRow) {
             was_cancelled = job.was_cancelled,
             "the rows of a job are gone"
         );
+        if job.was_cancelled {
+            webhook::tell_cancelled(configured, purge.subject.id(), job, &purge.evidence.datasets).await;
+        }
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::input;
 use crate::model::{DatasetId, RunId};
-use crate::record::{PurgeSubject, PurgedJob};
+use crate::record::{DeletionTotals, PurgeEvidence, PurgeRow, PurgeSubject};
 use crate::run::RunFailure;
 use crate::run::failure::chain;
 use crate::run::purge::{self, CleanUp, JobDatasets, Order, Refusal, Standing};
@@ -168,9 +168,9 @@ pub async fn delete_dataset(
     let order = Order::Dataset(DatasetId(input::id("the dataset's id", &id)?));
     let begun = begin(&app, &caller, query.scope, order).await?;
     if wants_no_wait(&headers) {
-        return accepted(&app, &begun).await;
+        return Ok(accepted(begun.purge));
     }
-    let went = Went::of(begun.cleaning.await, begun.datasets);
+    let went = Went::of(begun.cleaning.await, &begun.purge);
     let mut response = StatusCode::NO_CONTENT.into_response();
     let counts = [
         (OBJECTS_DELETED, Some(went.deleted)),
@@ -181,7 +181,7 @@ pub async fn delete_dataset(
     for (name, value) in counts.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         response.headers_mut().insert(name, HeaderValue::from(value));
     }
-    if let Ok(run) = HeaderValue::from_str(&begun.run.to_string()) {
+    if let Ok(run) = HeaderValue::from_str(&begun.purge.run.to_string()) {
         response.headers_mut().insert(PURGE_ID, run);
     }
     Ok(response)
@@ -208,20 +208,21 @@ pub async fn delete_job(
     let datasets = if query.delete_dataset.unwrap_or(default) { JobDatasets::Go } else { JobDatasets::Stay };
     let begun = begin(&app, &caller, query.scope, Order::Job { id: job, datasets }).await?;
     if wants_no_wait(&headers) {
-        return accepted(&app, &begun).await;
+        return Ok(accepted(begun.purge));
     }
-    let went = Went::of(begun.cleaning.await, begun.datasets);
+    let went = Went::of(begun.cleaning.await, &begun.purge);
+    let PurgeEvidence { datasets, job: gone, .. } = begun.purge.evidence;
     let document = JobDeleted {
-        message: format!("Job {job} and {} of its datasets are deleted", begun.datasets),
+        message: format!("Job {job} and {} of its datasets are deleted", datasets.len()),
         job_id: job,
-        datasets_deleted: begun.datasets,
+        datasets_deleted: datasets.len() as u64,
         minio_files_deleted: went.deleted,
         minio_files_left: went.left,
         minio_bytes_deleted: went.bytes,
         datasets_with_objects_left: went.orphans,
-        datasets_detached: begun.job.as_ref().map_or(0, |job| job.detached),
-        was_cancelled: begun.job.as_ref().is_some_and(|job| job.was_cancelled),
-        purge_id: begun.run.0,
+        datasets_detached: gone.as_ref().map_or(0, |job| job.detached),
+        was_cancelled: gone.as_ref().is_some_and(|job| job.was_cancelled),
+        purge_id: begun.purge.run.0,
     };
     Ok(Json(document).into_response())
 }
@@ -244,14 +245,14 @@ pub async fn list_purges(State(app): State<Shared>) -> Result<Json<Vec<PurgeView
 ))]
 pub async fn show_purge(State(app): State<Shared>, InPath(id): InPath<String>) -> Result<Json<PurgeView>, Problem> {
     let run = RunId(input::id("the purge's id", &id)?);
-    Ok(Json(standing(&app, run).await?))
+    let standing = purge::standing(&app.services, run).await?;
+    let standing = standing.ok_or_else(|| Problem::not_found("the ledger knows no such purge"))?;
+    Ok(Json(standing.into()))
 }
 
 /// A purge whose rows are gone.
 struct Begun {
-    run: RunId,
-    datasets: u64,
-    job: Option<PurgedJob>,
+    purge: PurgeRow,
     cleaning: oneshot::Receiver<Result<CleanUp, RunFailure>>,
 }
 
@@ -281,9 +282,9 @@ async fn begin(app: &Shared, caller: &Caller, scope: Option<String>, order: Orde
             Ok(rows) => rows,
             Err(refusal) => return drop(removed.send(Err(refusal))),
         };
-        let run = rows.run;
+        let run = rows.purge.run;
         tracing::info!(target: "deletions", run_id = %run, by, "a purge was asked for over the API");
-        removed.send(Ok((run, rows.datasets.len() as u64, rows.job.clone()))).ok();
+        removed.send(Ok(rows.purge.clone())).ok();
         // A closed semaphore lets everybody through.
         let _permit = own.cleaners.acquire().await;
         let ended = purge::clean_up(services, &own.keyring, rows).await;
@@ -293,8 +294,8 @@ async fn begin(app: &Shared, caller: &Caller, scope: Option<String>, order: Orde
         cleaned.send(ended).ok();
     };
     app.desk.give(work);
-    let (run, datasets, job) = is_removed.await.map_err(|_| Problem::unavailable("the purge could not begin"))??;
-    Ok(Begun { run, datasets, job, cleaning })
+    let purge = is_removed.await.map_err(|_| Problem::unavailable("the purge could not begin"))??;
+    Ok(Begun { purge, cleaning })
 }
 
 /// What became of the objects.
@@ -308,9 +309,11 @@ struct Went {
 }
 
 impl Went {
-    /// Of a clean-up of so many datasets: where it failed, something of each may be left.
-    fn of(cleaned: Result<Result<CleanUp, RunFailure>, oneshot::error::RecvError>, datasets: u64) -> Self {
-        let Ok(Ok(cleaned)) = cleaned else { return Self { orphans: datasets, ..Self::default() } };
+    /// Of the clean-up of `purge`: where it failed, something of each dataset may be left.
+    fn of(cleaned: Result<Result<CleanUp, RunFailure>, oneshot::error::RecvError>, purge: &PurgeRow) -> Self {
+        let Ok(Ok(cleaned)) = cleaned else {
+            return Self { orphans: purge.evidence.datasets.len() as u64, ..Self::default() };
+        };
         let deletion = cleaned.deletion;
         Self {
             deleted: deletion.deleted,
@@ -321,17 +324,13 @@ impl Went {
     }
 }
 
-async fn standing(app: &Shared, run: RunId) -> Result<PurgeView, Problem> {
-    let standing = purge::standing(&app.services, run).await?;
-    standing.map(PurgeView::from).ok_or_else(|| Problem::not_found("the ledger knows no such purge"))
-}
-
-async fn accepted(app: &Shared, begun: &Begun) -> Result<Response, Problem> {
-    let view = standing(app, begun.run).await?;
-    let location = format!("/api/v1/purges/{}", begun.run);
+/// The answer to who does not wait. It asks nobody: the rows are gone, whatever the ledger says now.
+fn accepted(purge: PurgeRow) -> Response {
+    let location = format!("/api/v1/purges/{}", purge.run);
+    let view = PurgeView::from(Standing { purge, totals: DeletionTotals::default() });
     let headers =
         [(header::LOCATION, location), (PREFERENCE_APPLIED, "respond-async".into()), (header::RETRY_AFTER, "1".into())];
-    Ok((StatusCode::ACCEPTED, headers, Json(view)).into_response())
+    (StatusCode::ACCEPTED, headers, Json(view)).into_response()
 }
 
 /// Whether `Prefer: respond-async` is among the preferences (RFC 7240).
@@ -352,6 +351,7 @@ impl From<Refusal> for Problem {
                 Self::conflict(detail).with_names(ids.iter().map(|held| held.id.to_string()).collect())
             }
             Refusal::NotLive(_) => Self::conflict(detail),
+            Refusal::WhichScope { .. } => Self::unprocessable(detail),
             Refusal::NotConfigured { .. } | Refusal::Stopped { .. } | Refusal::Latched { .. } => {
                 Self::unavailable(detail)
             }

@@ -108,6 +108,9 @@ impl World {
         {
             *reads -= 1;
             rows.retain(|id| id != hidden);
+            if let Some(dataset) = self.datasets.get_mut(hidden) {
+                dataset.hidden_since.get_or_insert(self.now);
+            }
         }
         let expected = rows.len() as u64;
         if self.database_fault == DatabaseFault::Cut {
@@ -134,7 +137,11 @@ impl World {
         });
         let open_transactions =
             if self.hides_transactions { OpenTransactions::Hidden } else { OpenTransactions::Since(since.min()) };
-        let sentinels = rows.iter().take(SENTINELS).copied().collect();
+        let sentinels: Vec<DatasetId> = rows.iter().take(SENTINELS).copied().collect();
+        self.sentinels.insert(run, sentinels.clone());
+        if self.database_fault == DatabaseFault::None {
+            self.rows_read = rows.len();
+        }
         Ok(ProvenReferences {
             identity,
             database_time: self.database_time(),

@@ -5,7 +5,7 @@
 //! oracle looks at every delete request before it is carried out. A seed tells the same story every time:
 //!
 //! - `ORPHAN_SWEEPER_TEST_SEED=n` plays one, and prints what happened;
-//! - `ORPHAN_SWEEPER_TEST_SEEDS=n` plays that many.
+//! - `ORPHAN_SWEEPER_TEST_SEEDS=n` plays that many, `=n..m` those from n up to m.
 
 mod database;
 mod director;
@@ -24,9 +24,20 @@ use story::{Ending, Story};
 const LEAST_SEEDS: u64 = 200;
 const TIME_FOR_SEEDS: std::time::Duration = std::time::Duration::from_secs(100);
 
-fn variable(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+/// The seed that one is asked to play.
+fn wanted_seed() -> Option<u64> {
+    let text = std::env::var("ORPHAN_SWEEPER_TEST_SEED").ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("ORPHAN_SWEEPER_TEST_SEED is no number: {text}")))
+}
+
+/// The seeds that one is asked to play.
+fn wanted_seeds() -> Option<std::ops::Range<u64>> {
+    let text = std::env::var("ORPHAN_SWEEPER_TEST_SEEDS").ok()?;
+    let (first, end) = text.split_once("..").unwrap_or(("0", &text));
+    let seeds = first.parse().ok().zip(end.parse().ok()).filter(|(first, end)| first < end);
+    let (first, end) =
+        seeds.unwrap_or_else(|| panic!("ORPHAN_SWEEPER_TEST_SEEDS is neither a number nor a range: {text}"));
+    Some(first..end)
 }
 
 /// Plays a story on this thread.
@@ -52,19 +63,19 @@ fn assert_sound(seed: u64, ending: &Ending) {
 
 #[test]
 fn no_seed_loses_a_live_dataset() {
-    if let Some(seed) = variable("ORPHAN_SWEEPER_TEST_SEED") {
+    if let Some(seed) = wanted_seed() {
         let ending = play(seed);
         println!("{}", ending.trace.join("\n"));
         return assert_sound(seed, &ending);
     }
-    let wanted = variable("ORPHAN_SWEEPER_TEST_SEEDS");
+    let wanted = wanted_seeds();
     let watch = crate::clock::Stopwatch::start();
-    let is_enough = |played: u64| match wanted {
-        Some(wanted) => played >= wanted,
-        None => played >= LEAST_SEEDS && watch.elapsed() >= TIME_FOR_SEEDS,
+    let is_enough = |seed: u64| match &wanted {
+        Some(wanted) => seed >= wanted.end,
+        None => seed >= LEAST_SEEDS && watch.elapsed() >= TIME_FOR_SEEDS,
     };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let next = std::sync::atomic::AtomicU64::new(0);
+    let next = std::sync::atomic::AtomicU64::new(wanted.as_ref().map_or(0, |wanted| wanted.start));
     let totals = parking_lot::Mutex::new(Ending::default());
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -100,7 +111,7 @@ fn no_seed_loses_a_live_dataset() {
         totals.reaped,
         totals.lost_in_window
     );
-    assert!(totals.stories >= wanted.unwrap_or(LEAST_SEEDS));
+    assert!(totals.stories >= wanted.map_or(LEAST_SEEDS, |wanted| wanted.end - wanted.start));
     assert!(totals.deleted > totals.stories, "the stories hardly delete anything");
     let is_full = totals.restored > 0 && totals.reaped > 0 && totals.backfilled > 0;
     assert!(totals.stories < LEAST_SEEDS || is_full, "nothing is brought back, or reaped, or backfilled");
@@ -122,7 +133,7 @@ fn nothing_goes_after_another_process_saw_it_live_though_its_row_is_gone_again()
 
 #[test]
 fn a_seed_tells_the_same_story_twice() {
-    for seed in 1000..1010 {
+    for seed in wanted_seeds().unwrap_or(1000..1010) {
         let (first, second) = (play(seed), play(seed));
         let differs = first.trace.iter().zip(&second.trace).position(|(first, second)| first != second);
         assert_eq!(differs, None, "seed {seed}: {:#?}", differs.map(|at| (&first.trace[..=at], &second.trace[at])));

@@ -130,6 +130,7 @@ impl Story {
             clock: clock.clone(),
             grace: scope.policy.grace.span(),
             span: Duration::from_std(scope.policy.min_sighting_span).expect("short"),
+            small: usize::try_from(scope.limits.small).expect("few"),
             datasets: BTreeMap::new(),
             objects: BTreeMap::new(),
             versions: 0,
@@ -160,6 +161,8 @@ impl Story {
             first_listed: BTreeMap::new(),
             modified: BTreeMap::new(),
             checks: BTreeMap::new(),
+            sentinels: BTreeMap::new(),
+            rows_read: 0,
             blocked: std::collections::BTreeSet::new(),
             requested: Vec::new(),
             lost_in_window: std::collections::BTreeSet::new(),
@@ -195,7 +198,7 @@ impl Story {
         for night in 0..self.rng.usize(9..15) {
             self.day_passes();
             if night >= swapped_at {
-                self.swap_database();
+                self.swap_database().await;
             }
             self.people_act().await;
             self.night().await;
@@ -277,8 +280,11 @@ impl Story {
     }
 
     /// From now on another database answers, where the story is about one: it is like ours, but for so few rows that no other
-    /// breaker tells. Nobody mends it.
-    fn swap_database(&mut self) {
+    /// breaker tells. Nobody mends it. One that was there before the first good scan is what is expected.
+    async fn swap_database(&mut self) {
+        if self.services.ledger.baseline(SCOPE).await.expect("read").is_none() {
+            return;
+        }
         let mut world = self.world.lock();
         if world.steering != Steering::WrongDatabase || world.faults < 0.0 {
             return;
@@ -379,6 +385,7 @@ impl Story {
         world.waiting.clear();
         world.blocked.clear();
         world.checks.clear();
+        world.sentinels.clear();
     }
 
     /// What the program is told to do tonight.
@@ -387,7 +394,9 @@ impl Story {
             return self.apply(&hash).await;
         }
         let open = self.open_plans().await;
-        let quarantines = self.services.ledger.kept_quarantines(SCOPE).await.expect("quarantines");
+        let mut quarantines = self.services.ledger.kept_quarantines(SCOPE).await.expect("quarantines");
+        // Of two that began at once, chance says which run's id is the smaller.
+        quarantines.sort_by_key(|undo| self.run_of(&undo.run.to_string()));
         match self.rng.u8(0..10) {
             0 | 1 if !quarantines.is_empty() => self.restore(&quarantines),
             0..=2 if self.backfills => self.backfill(),

@@ -195,7 +195,7 @@ impl World {
             if !self.has_jumped && self.now - copy.written < self.undo.keep - Duration::minutes(30) {
                 self.violate(format!("`{key}` goes {} h after it was made", (self.now - copy.written).num_hours()));
             }
-            let checked = self.checks.get(&(run, id)).map(|check| check.step);
+            let checked = self.checks.get(&(run, id)).and_then(|checks| checks.last()).map(|check| check.step);
             // What is wanted only since the answer is in the window; what nobody asked about counts as wanted.
             let is_wanted = checked.is_none_or(|checked| self.wanted_since(id).is_some_and(|since| since <= checked));
             if is_wanted && !self.lies_elsewhere(run, key, original) {

@@ -32,6 +32,8 @@ pub struct Dataset {
     pub is_row_seen: bool,
     /// Since when, in true time, it has no row.
     pub gone_at: Timestamp,
+    /// Since when, in true time, nothing but answers without its row was given to anybody.
+    pub hidden_since: Option<Timestamp>,
     /// The keys that its application wrote.
     pub keys: BTreeSet<String>,
     /// The step of the last look that saw it live.
@@ -60,8 +62,6 @@ pub struct Check {
     pub was_live: bool,
     pub seen_live: u64,
     pub gone_at: Timestamp,
-    /// Requests that it may still stand behind.
-    pub unused: i64,
 }
 
 /// A key of a delete request, as it arrived.
@@ -119,6 +119,8 @@ pub struct World {
     pub clock: ManualClock,
     pub grace: Duration,
     pub span: Duration,
+    /// Rows that may be lost without a word.
+    pub small: usize,
     pub datasets: BTreeMap<DatasetId, Dataset>,
     pub objects: BTreeMap<String, Stored>,
     pub versions: u64,
@@ -151,7 +153,12 @@ pub struct World {
     pub first_listed: BTreeMap<(usize, String), u64>,
     /// When each version that was listed was written, by the store's clock.
     pub modified: BTreeMap<u64, Timestamp>,
-    pub checks: BTreeMap<(usize, DatasetId), Check>,
+    /// The answers that a run has and no request stands on yet, the oldest first.
+    pub checks: BTreeMap<(usize, DatasetId), Vec<Check>>,
+    /// What each run recognises the table by.
+    pub sentinels: BTreeMap<usize, Vec<DatasetId>>,
+    /// Rows of the last read that was whole.
+    pub rows_read: usize,
     pub blocked: BTreeSet<DatasetId>,
     pub requested: Vec<Requested>,
     pub lost_in_window: BTreeSet<String>,
@@ -206,7 +213,8 @@ impl World {
         let keys: BTreeSet<String> = keys.into_iter().collect();
         keys.iter().for_each(|key| self.put(key, age));
         let gone_at = self.now - age;
-        let dataset = Dataset { row, live_since: 0, is_row_seen: true, gone_at, keys, seen_live: 0 };
+        let dataset =
+            Dataset { row, live_since: 0, is_row_seen: true, gone_at, hidden_since: None, keys, seen_live: 0 };
         self.datasets.insert(id, dataset);
     }
 
@@ -216,6 +224,7 @@ impl World {
         if let Some(dataset) = self.datasets.get_mut(&id) {
             dataset.is_row_seen |= dataset.row == RowState::Live;
             dataset.seen_live = step;
+            dataset.hidden_since = None;
         }
     }
 
@@ -223,9 +232,10 @@ impl World {
     pub(super) fn note_check(&mut self, run: usize, id: DatasetId) {
         let step = self.step;
         let Some(dataset) = self.datasets.get(&id) else { return };
-        let (was_live, seen_live, gone_at) = (dataset.row == RowState::Live, dataset.seen_live, dataset.gone_at);
-        let unused = self.checks.get(&(run, id)).map_or(0, |check| check.unused) + 1;
-        self.checks.insert((run, id), Check { step, was_live, seen_live, gone_at, unused });
+        let (was_live, seen_live) = (dataset.row == RowState::Live, dataset.seen_live);
+        // Nobody can know of a row that every answer hid.
+        let gone_at = dataset.hidden_since.map_or(dataset.gone_at, |hidden| hidden.min(dataset.gone_at));
+        self.checks.entry((run, id)).or_default().push(Check { step, was_live, seen_live, gone_at });
         if self.is_strict {
             self.blocked.insert(id);
         }
@@ -238,17 +248,13 @@ impl World {
             return self.judge_reaping(run, keys);
         }
         let Some(id) = id_of(first) else { return self.violate(format!("`{first}` belongs to no dataset")) };
-        let Some(check) = self.checks.get_mut(&(run, id)) else {
-            return self.violate(format!("{id} was requested and nobody asked for it"));
+        let Some(checks) = self.checks.get_mut(&(run, id)).filter(|checks| !checks.is_empty()) else {
+            return self.violate(format!("{id}: an attempt without a re-check of its own"));
         };
-        // Keys that need a request each share one answer.
-        if keys.len() > 1 {
-            check.unused -= 1;
-        }
-        let check = check.clone();
-        if check.unused < 0 {
-            self.violate(format!("{id}: an attempt without a re-check of its own"));
-        }
+        // Several batches of an id are on their way at once, each with its answer: the oldest that may stand behind one does. Keys
+        // that need a request each share one.
+        let place = checks.iter().position(|check| !check.was_live).unwrap_or(0);
+        let check = if keys.len() > 1 { checks.remove(place) } else { checks[place].clone() };
         if check.was_live {
             self.violate(format!("{id} was live when it was asked for last"));
         }
@@ -450,7 +456,7 @@ impl World {
         let seen: Vec<DatasetId> = orphans
             .filter(|(id, _)| asked.contains(id) || rng.u8(0..4) == 0)
             .map(|(id, dataset)| {
-                (dataset.seen_live, dataset.gone_at) = (step, now);
+                (dataset.seen_live, dataset.gone_at, dataset.hidden_since) = (step, now, None);
                 *id
             })
             .collect();
@@ -562,9 +568,7 @@ impl World {
         let kind = self.rng.u8(0..13);
         let mut some = live.clone();
         self.rng.shuffle(&mut some);
-        // More than half of the rows, so that sentinels and `live_drop` can tell.
-        let most = some.len() / 2 + 1 + self.rng.usize(0..=(some.len() - 1) / 2);
-        let gone: BTreeSet<DatasetId> = some.iter().take(most).copied().collect();
+        let gone = self.enough_to_tell(&some);
         let held: BTreeSet<DatasetId> = some.iter().skip(self.rng.usize(0..some.len())).copied().collect();
         let far = Duration::minutes(self.rng.i64(6..10_000)) * if self.rng.bool() { 1 } else { -1 };
         match kind {
@@ -572,7 +576,7 @@ impl World {
             1 => self.database_fault = DatabaseFault::RowSecurity,
             2 => self.database_fault = DatabaseFault::Standby,
             3 => self.database_fault = DatabaseFault::Cut,
-            4 | 5 => self.database_fault = DatabaseFault::Fewer(gone),
+            4 | 5 => self.database_fault = gone.map_or(DatabaseFault::Down, DatabaseFault::Fewer),
             6 => self.database_fault = DatabaseFault::Swapped(held),
             7 => self.database_fault = DatabaseFault::OtherTimeline(held),
             8 => self.database_fault = DatabaseFault::Elsewhere(held),
@@ -582,6 +586,23 @@ impl World {
             _ => self.hides_transactions = true,
         }
         self.tell(&format!("fault {kind}: {:?}", std::mem::discriminant(&self.database_fault)));
+    }
+
+    /// So many of these rows that `live_drop` can tell, and of what any run recognises the table by more than half; none where
+    /// there are not enough. A table that lost less than that answers like a whole one.
+    fn enough_to_tell(&mut self, rows: &[DatasetId]) -> Option<BTreeSet<DatasetId>> {
+        // Rows that writers add meanwhile do not make up for them.
+        const MARGIN: usize = 4;
+        let most_left = self.rows_read.checked_sub(self.small + 1 + MARGIN)?;
+        let least = (rows.len() / 2 + 1).max(rows.len().saturating_sub(most_left));
+        let count = least + self.rng.usize(0..=rows.len().checked_sub(least)?);
+        let mut gone: BTreeSet<DatasetId> = rows.iter().take(count).copied().collect();
+        for sentinels in self.sentinels.values() {
+            let most_found = sentinels.len().saturating_sub(1) / 2;
+            let found = sentinels.iter().filter(|id| !gone.contains(id)).copied().skip(most_found);
+            gone.extend(found.collect::<Vec<_>>());
+        }
+        Some(gone)
     }
 
     pub(super) fn is_whole(&self) -> bool {

@@ -163,7 +163,6 @@ impl Story {
             checks: BTreeMap::new(),
             sentinels: BTreeMap::new(),
             rows_read: 0,
-            blocked: std::collections::BTreeSet::new(),
             requested: Vec::new(),
             lost_in_window: std::collections::BTreeSet::new(),
             deleted: 0,
@@ -383,7 +382,6 @@ impl Story {
         holds.iter().for_each(|hold| _ = world.undo.held.entry(hold.id).or_insert(step));
         (world.group_listings, world.live_answers) = (0, 0);
         world.waiting.clear();
-        world.blocked.clear();
         world.checks.clear();
         world.sentinels.clear();
     }
@@ -466,11 +464,24 @@ impl Story {
         self.plans.insert(hash.to_owned(), KnownPlan { plan, run });
     }
 
+    /// The plans that a run worked on, of those that are known and still have keys of it in the journal.
+    async fn plans_of(&self, run_id: &str) -> Vec<KnownPlan> {
+        let mut plans = Vec::new();
+        for (hash, known) in &self.plans {
+            let hash = crate::model::Sha256Hash::parse(hash).expect("a hash");
+            if self.services.ledger.runs_of_plan(hash).await.expect("runs").iter().any(|run| run == run_id) {
+                plans.push(known.clone());
+            }
+        }
+        plans
+    }
+
     async fn end(&mut self, number: usize, end: &ScopeEnd) {
         if let Some(hash) = &end.summary.plan_hash {
             self.learn(hash).await;
         }
-        let plan = end.summary.plan_hash.as_ref().and_then(|hash| self.plans.get(hash)).cloned();
+        let mut plans = self.plans_of(&end.summary.run_id.to_string()).await;
+        plans.extend(end.summary.plan_hash.as_ref().and_then(|hash| self.plans.get(hash)).cloned());
         let tripped: Vec<&str> = end
             .summary
             .breakers
@@ -483,7 +494,7 @@ impl Story {
             "run {number} ends: {:?} {:?} eligible {} deletion {:?} tripped {tripped:?}",
             end.exit, end.summary.outcome, end.summary.groups.eligible, end.summary.deletion
         ));
-        world.judge_run(number, plan.as_ref());
+        world.judge_run(number, &plans);
         if let Some(restored) = end.summary.restore.as_ref().filter(|restored| restored.failed == 0) {
             world.judge_restore(number, restored.restored);
         }
@@ -502,25 +513,22 @@ impl Story {
         let ledger = &self.services.ledger;
         let newest = ledger.runs(Some(SCOPE), 1).await.expect("runs").pop();
         let row = newest.filter(|row| !self.run_ids.contains_key(&row.run_id));
-        let begun = ledger.interrupted_plan(SCOPE).await.expect("read");
-        let mut plan = None;
+        // It may have gone on with an older plan and begun its own.
+        let began_at = self.world.lock().begun;
+        let begun = ledger.applicable_plans(SCOPE, began_at).await.expect("read");
+        let mut plans = Vec::new();
         if let Some(row) = row {
             self.run_ids.insert(row.run_id.clone(), number);
-            if let Some(begun) = begun {
+            for begun in begun {
                 self.learn(&begun.hash).await;
             }
-            for (hash, known) in &self.plans {
-                let hash = crate::model::Sha256Hash::parse(hash).expect("a hash");
-                if self.services.ledger.runs_of_plan(hash).await.expect("runs").contains(&row.run_id) {
-                    plan = Some(known.clone());
-                }
-            }
+            plans = self.plans_of(&row.run_id).await;
         }
         let mut world = self.world.lock();
         world.tell(&format!("run {number} is killed"));
-        world.judge_run(number, plan.as_ref());
+        world.judge_run(number, &plans);
         if world.steering == Steering::RowsComeAndGo && world.live_answers > 0 {
-            self.goes_on_with = plan.map(|plan| plan.plan.hash().to_string());
+            self.goes_on_with = plans.pop().map(|plan| plan.plan.hash().to_string());
         }
         self.is_quiet = false;
     }

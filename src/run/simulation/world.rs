@@ -159,7 +159,6 @@ pub struct World {
     pub sentinels: BTreeMap<usize, Vec<DatasetId>>,
     /// Rows of the last read that was whole.
     pub rows_read: usize,
-    pub blocked: BTreeSet<DatasetId>,
     pub requested: Vec<Requested>,
     pub lost_in_window: BTreeSet<String>,
     pub deleted: u64,
@@ -236,9 +235,11 @@ impl World {
         // Nobody can know of a row that every answer hid.
         let gone_at = dataset.hidden_since.map_or(dataset.gone_at, |hidden| hidden.min(dataset.gone_at));
         self.checks.entry((run, id)).or_default().push(Check { step, was_live, seen_live, gone_at });
-        if self.is_strict {
-            self.blocked.insert(id);
-        }
+    }
+
+    /// Whether writers keep away from an id, of which a run has an answer that no request stands on yet.
+    fn is_blocked(&self, id: DatasetId) -> bool {
+        self.is_strict && self.checks.iter().any(|((_, asked), checks)| *asked == id && !checks.is_empty())
     }
 
     /// The oracle at the arrival of a delete request.
@@ -272,9 +273,6 @@ impl World {
             let key = key.as_str().to_owned();
             self.requested.push(Requested { run, key, id, listed, check: check.clone(), at: self.now });
         }
-        if keys.len() > 1 {
-            self.blocked.remove(&id);
-        }
     }
 
     /// An object is gone by our request: of a live dataset only in the window between check and request.
@@ -301,14 +299,29 @@ impl World {
         live.into_iter().chain(self.undo.held.get(&id).copied()).min()
     }
 
-    /// The oracle at the end of a run: what it asked for stands in its plan, as the plan saw it, and was not seen live since.
-    pub(super) fn judge_run(&mut self, run: usize, plan: Option<&KnownPlan>) {
+    /// The oracle at the end of a run: what it asked for stands in one of its plans, as that plan saw it, and was not seen live
+    /// since.
+    pub(super) fn judge_run(&mut self, run: usize, plans: &[KnownPlan]) {
         let asked: Vec<Requested> = self.requested.iter().filter(|asked| asked.run == run).cloned().collect();
-        if asked.is_empty() {
-            return;
+        if plans.is_empty() && !asked.is_empty() {
+            return self.violate(format!("run {run} deletes by no plan"));
         }
-        let Some(plan) = plan else { return self.violate(format!("run {run} deletes by no plan")) };
-        let made = self.read_at.get(&plan.run).copied().unwrap_or(0);
+        for asked in asked {
+            let of_id = |plan: &&KnownPlan| {
+                let mut groups = plan.plan.groups.iter();
+                groups.any(|group| group.id == asked.id && asked.key.starts_with(&group.prefix))
+            };
+            let faults = plans.iter().filter(of_id).map(|plan| self.faults_of(&asked, plan));
+            match faults.min_by_key(Vec::len) {
+                Some(faults) => faults.into_iter().for_each(|fault| self.violate(fault)),
+                None => self.violate(format!("`{}` is in no plan", asked.key)),
+            }
+        }
+    }
+
+    /// What is wrong with a request, by the plan that names its group.
+    fn faults_of(&self, asked: &Requested, plan: &KnownPlan) -> Vec<String> {
+        let Requested { key, id, listed, check, at, .. } = asked;
         // A backfill waives the time since the first sighting; the span of the sightings stays. One jump of every clock may
         // be half of the one, and all of the other.
         let waived = plan.plan.backfill.map(|backfill| backfill.created_before);
@@ -318,24 +331,20 @@ impl World {
             (Some(_), false) => self.span,
             (Some(_), true) => Duration::zero(),
         };
-        for asked in asked {
-            let Requested { key, id, listed, check, at, .. } = asked;
-            if at - check.gone_at < least - Duration::minutes(30) {
-                self.violate(format!("{id} lost its row only {} h before", (at - check.gone_at).num_hours()));
-            }
-            if waived.is_some_and(|date| self.modified.get(&listed).is_none_or(|modified| *modified >= date)) {
-                self.violate(format!("`{key}` is not older than the date of the backfill"));
-            }
-            if !plan.plan.groups.iter().any(|group| group.id == id && key.starts_with(&group.prefix)) {
-                self.violate(format!("`{key}` is in no plan"));
-            }
-            if self.first_listed.get(&(plan.run, key.clone())) != Some(&listed) {
-                self.violate(format!("`{key}` is not what the plan saw"));
-            }
-            if check.seen_live > made {
-                self.violate(format!("{id} was seen live since its plan was made"));
-            }
+        let mut faults = Vec::new();
+        if *at - check.gone_at < least - Duration::minutes(30) {
+            faults.push(format!("{id} lost its row only {} h before", (*at - check.gone_at).num_hours()));
         }
+        if waived.is_some_and(|date| self.modified.get(listed).is_none_or(|modified| *modified >= date)) {
+            faults.push(format!("`{key}` is not older than the date of the backfill"));
+        }
+        if self.first_listed.get(&(plan.run, key.clone())) != Some(listed) {
+            faults.push(format!("`{key}` is not what the plan saw"));
+        }
+        if check.seen_live > self.read_at.get(&plan.run).copied().unwrap_or(0) {
+            faults.push(format!("{id} was seen live since its plan was made"));
+        }
+        faults
     }
 
     /// The oracle at the end of the story: live data is whole, but for the window.
@@ -397,7 +406,7 @@ impl World {
     }
 
     fn insert(&mut self) {
-        let Some(id) = self.pick(|row| *row == RowState::Absent).filter(|id| !self.blocked.contains(id)) else {
+        let Some(id) = self.pick(|row| *row == RowState::Absent).filter(|id| !self.is_blocked(*id)) else {
             return;
         };
         self.make_live(id, "inserted");
@@ -405,8 +414,7 @@ impl World {
 
     /// The row of an id that is being deleted comes back.
     fn come_back(&mut self) {
-        let asked: Vec<DatasetId> =
-            self.checks.keys().map(|(_, id)| *id).filter(|id| !self.blocked.contains(id)).collect();
+        let asked: Vec<DatasetId> = self.checks.keys().map(|(_, id)| *id).filter(|id| !self.is_blocked(*id)).collect();
         if asked.is_empty() {
             return;
         }
@@ -418,7 +426,7 @@ impl World {
 
     fn commit(&mut self) {
         let open = self.pick(|row| matches!(row, RowState::Uncommitted(_)));
-        let Some(id) = open.filter(|id| !self.blocked.contains(id)) else { return };
+        let Some(id) = open.filter(|id| !self.is_blocked(*id)) else { return };
         self.make_live(id, "committed");
     }
 
@@ -481,7 +489,7 @@ impl World {
 
     /// After a complete read, and before anything is asked again, the row of an orphan of a plan comes back.
     pub(super) fn come_back_unseen(&mut self) {
-        let absent = |id: &&DatasetId| self.datasets[*id].row == RowState::Absent && !self.blocked.contains(*id);
+        let absent = |id: &&DatasetId| self.datasets[*id].row == RowState::Absent && !self.is_blocked(**id);
         let ids: Vec<DatasetId> = self.hot.iter().filter(absent).copied().collect();
         if !ids.is_empty() && self.chance(0.5) {
             let id = ids[self.rng.usize(0..ids.len())];

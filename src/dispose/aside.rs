@@ -13,7 +13,7 @@ use super::transfer::{TransferError, Transferred, transfer};
 use super::{Disposal, Halt};
 use crate::clock::Stopwatch;
 use crate::model::{Object, ObjectKey};
-use crate::record::KeyOutcome;
+use crate::record::{KeyOutcome, RecordError};
 use crate::s3::{CopyStore, Place, WriteWhen, retry};
 
 /// Copies that a run makes at the same time.
@@ -75,13 +75,26 @@ impl Disposal<'_> {
         objects: Vec<Object>,
     ) -> Result<(Vec<Object>, Stopwatch), SkipReason> {
         let Some(aside) = &self.aside else { return Ok((objects, task.listed)) };
+        // Before any is made: a process that dies between a copy and its proof leaves one that nobody may ever bring back.
+        let keys: Vec<&ObjectKey> = objects.iter().map(|object| &object.key).collect();
+        self.note(self.ledger.doubt_copies(self.run, &keys).await)?;
         let copies = futures::stream::iter(objects).map(|object| self.copy_aside(aside, object));
         let copied = self.sort_out(copies.buffered(COPIES_AT_ONCE).collect().await).await?;
+        let keys: Vec<&ObjectKey> = copied.iter().map(|object| &object.key).collect();
+        self.note(self.ledger.trust_copies(self.run, &keys).await)?;
         // Copying may take long: what was written meanwhile is another object, and stays.
         let confirmed = Stopwatch::start();
         let looks = futures::stream::iter(copied).map(|object| self.look_again(aside, object));
         let unchanged = self.sort_out(looks.buffered(LOOKS_AT_ONCE).collect().await).await?;
         Ok((unchanged, confirmed))
+    }
+
+    /// Ends the run where the ledger could not note something.
+    fn note(&self, noted: Result<(), RecordError>) -> Result<(), SkipReason> {
+        noted.map_err(|error| {
+            self.halt(Halt::Record(error));
+            SkipReason::RunEnded
+        })
     }
 
     async fn copy_aside(&self, aside: &Aside<'_>, object: Object) -> Moved {
@@ -110,10 +123,6 @@ impl Disposal<'_> {
             Err(TransferError::Store(_)) if self.is_halted() => Moved::Stopped,
             Err(error) => {
                 tracing::warn!(key = %crate::model::visible(object.key.as_str()), error = %error, "an object could not be copied aside; it stays");
-                // Should a later run delete the object, this is still not its copy.
-                if let Err(error) = self.ledger.doubt_copy(self.run, &object.key).await {
-                    self.halt(Halt::Record(error));
-                }
                 failed(object, error.to_string())
             }
         }

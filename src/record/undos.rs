@@ -163,11 +163,32 @@ impl Ledger {
         Ok(groups)
     }
 
-    /// Notes that a copy in the quarantine of `run` was not proven: `key` is the original's.
-    pub async fn doubt_copy(&self, run: RunId, key: &ObjectKey) -> Result<(), RecordError> {
-        let sql = "INSERT INTO doubted_copies (run_id, key) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-        let insert = statement("note a copy that is not proven", sql).bind(run).bind(key.as_str().as_bytes());
-        insert.run(&self.database).await.map(drop)
+    /// Notes that copies in the quarantine of `run` are not proven: `keys` are the originals'. When this returns, it is on the disk.
+    pub async fn doubt_copies(&self, run: RunId, keys: &[&ObjectKey]) -> Result<(), RecordError> {
+        let step = "note copies that are not proven";
+        let mut transaction = self.begin(step).await?;
+        for keys in keys.chunks(ROWS_AT_ONCE) {
+            let sql = format!(
+                "INSERT INTO doubted_copies (run_id, key) VALUES {} ON CONFLICT DO NOTHING",
+                tuples(keys.len(), 2)
+            );
+            let insert = keys.iter().fold(statement(step, sql), |sql, key| sql.bind(run).bind(key.as_str().as_bytes()));
+            insert.run(&mut transaction).await?;
+        }
+        transaction.commit(step).await
+    }
+
+    /// Notes that these copies are proven.
+    pub async fn trust_copies(&self, run: RunId, keys: &[&ObjectKey]) -> Result<(), RecordError> {
+        let step = "note copies that are proven";
+        let mut transaction = self.begin(step).await?;
+        for keys in keys.chunks(ROWS_AT_ONCE) {
+            let places: Vec<String> = (0..keys.len()).map(|place| format!("${}", place + 2)).collect();
+            let sql = format!("DELETE FROM doubted_copies WHERE run_id = $1 AND key IN ({})", places.join(", "));
+            let delete = statement(step, sql).bind(run);
+            keys.iter().fold(delete, |sql, key| sql.bind(key.as_str().as_bytes())).run(&mut transaction).await?;
+        }
+        transaction.commit(step).await
     }
 
     /// Whether the copy of `key` in the quarantine of `run` was not proven.

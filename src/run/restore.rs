@@ -48,6 +48,8 @@ struct Found {
     size_bytes: u64,
     /// Where it comes from, or why it does not.
     source: Result<Place, &'static str>,
+    /// Where other runs of the plan copied it to.
+    others: Vec<Place>,
     /// Whether what comes back may be older than what was deleted.
     may_be_older: bool,
 }
@@ -235,7 +237,8 @@ impl Sources<'_> {
         if self.folders.is_empty() { self.next_version().await } else { self.next_copy().await }
     }
 
-    /// The next copy: of those that several runs made of one object, the run's own.
+    /// The next copy: of those that several runs made of one object, the run's own, and the others of which one may be proven where
+    /// it is not.
     async fn next_copy(&mut self) -> Result<Option<Found>, StoreError> {
         loop {
             let mut first: Option<(ObjectKey, usize)> = None;
@@ -247,12 +250,15 @@ impl Sources<'_> {
                 }
             }
             let Some((original, chosen)) = first else { return Ok(None) };
-            let mut copy = None;
+            let (mut copy, mut others) = (None, Vec::new());
             for (index, folder) in self.folders.iter_mut().enumerate() {
-                if folder.peek().await?.as_ref() == Some(&original) {
-                    let taken = folder.listed.pop_front();
+                if folder.peek().await?.as_ref() == Some(&original)
+                    && let Some(taken) = folder.listed.pop_front()
+                {
                     if index == chosen {
-                        copy = taken.map(|taken| (taken, folder.undo));
+                        copy = Some((taken, folder.undo));
+                    } else {
+                        others.push(Place::current(&folder.undo.bucket, taken.key));
                     }
                 }
             }
@@ -263,7 +269,8 @@ impl Sources<'_> {
             let Some((id, group)) = group.filter(|(id, _)| self.wish.wants(*id)) else { continue };
             let group = group.to_owned();
             let source = Ok(Place::current(&undo.bucket, copy.key));
-            return Ok(Some(Found { id, group, original, size_bytes: copy.size_bytes, source, may_be_older: false }));
+            let size_bytes = copy.size_bytes;
+            return Ok(Some(Found { id, group, original, size_bytes, source, others, may_be_older: false }));
         }
     }
 
@@ -286,7 +293,8 @@ impl Sources<'_> {
             let source = known.to_restore(|made| self.wish.is_ours(made)).map(|version| place(&version.id));
             let size_bytes = known.newest.as_ref().map_or(0, |version| version.size_bytes);
             let may_be_older = known.may_be_older;
-            return Ok(Some(Found { id: *id, group: group.clone(), original, size_bytes, source, may_be_older }));
+            let (id, group, others) = (*id, group.clone(), Vec::new());
+            return Ok(Some(Found { id, group, original, size_bytes, source, others, may_be_older }));
         }
     }
 }
@@ -423,22 +431,24 @@ async fn restore_one(
     found: Found,
 ) -> Result<(Found, Outcome), RunFailure> {
     let session = holder.session;
-    let source = match &found.source {
-        Ok(source) => source,
+    let chosen = match &found.source {
+        Ok(chosen) => chosen,
         Err(reason) => {
             let outcome = Outcome::Skipped(reason);
             return Ok((found, outcome));
         }
     };
-    for undo in wish.undos.iter().filter(|undo| undo.kind == UndoKind::Quarantine) {
-        let is_of = source.key.as_str().starts_with(&undo.prefix);
-        if is_of && session.services.ledger.is_copy_doubted(undo.run, &found.original).await? {
-            let outcome = Outcome::Failed("the copy was never proven".into());
-            return Ok((found, outcome));
+    let mut proven = None;
+    for copy in std::iter::once(chosen).chain(&found.others) {
+        if !is_doubted(session, wish, (copy, &found.original)).await? {
+            proven = Some(copy);
+            break;
         }
     }
+    let source = proven.unwrap_or(chosen);
     let target = Place::current(&session.scope.bucket, found.original.clone());
-    let outcome = match copy_back(copier, wish.stop, (source, &target), || holder.hold(found.id)).await {
+    let hold = || holder.hold(found.id);
+    let outcome = match copy_back(copier, wish.stop, (source, &target), (proven.is_some(), hold)).await {
         Ok(outcome) => outcome,
         Err(BackError::Record(error)) => return Err(error.into()),
         Err(BackError::Transfer(error)) => {
@@ -447,6 +457,21 @@ async fn restore_one(
         }
     };
     Ok((found, outcome))
+}
+
+/// Whether a copy in a quarantine was never proven to be what `original` was.
+async fn is_doubted(
+    session: &Session<'_>,
+    wish: &Wish<'_>,
+    (copy, original): (&Place, &ObjectKey),
+) -> Result<bool, RecordError> {
+    for undo in wish.undos.iter().filter(|undo| undo.kind == UndoKind::Quarantine) {
+        let is_of = copy.key.as_str().starts_with(&undo.prefix);
+        if is_of && session.services.ledger.is_copy_doubted(undo.run, original).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Why an object is not back.
@@ -466,17 +491,21 @@ impl From<StoreError> for BackError {
     }
 }
 
-/// Copies one object back, where nothing is in its place; `hold` comes before the copy, and where nothing comes back, not at all.
+/// Copies one object back, where nothing is in its place and the copy `is_proven`; `hold` comes before the copy, and where nothing
+/// comes back, not at all.
 async fn copy_back<H: Future<Output = Result<(), RecordError>>>(
     copier: &dyn CopyStore,
     stop: &CancellationToken,
     (source, target): (&Place, &Place),
-    hold: impl FnOnce() -> H,
+    (is_proven, hold): (bool, impl FnOnce() -> H),
 ) -> Result<Outcome, BackError> {
     let Some(seen) = retry::read_with_retries(stop, || copier.head(source)).await? else {
         return Ok(Outcome::Failed("the source is gone".into()));
     };
     if retry::read_with_retries(stop, || copier.head(target)).await?.is_none() {
+        if !is_proven {
+            return Ok(Outcome::Failed("the copy was never proven".into()));
+        }
         hold().await?;
         match transfer(copier, stop, (source, &seen), (target, WriteWhen::Absent)).await? {
             Transferred::Done => return Ok(Outcome::Restored),

@@ -1,5 +1,7 @@
 //! Quarantine: what goes has a proven copy, and was still the listed object when all of its batch had one.
 
+use futures::FutureExt as _;
+
 use super::bench::*;
 use crate::dispose::{Halt, SkipReason};
 use crate::model::ObjectKey;
@@ -206,6 +208,27 @@ async fn a_request_that_a_stop_cuts_short_is_no_failure_of_the_store() {
         assert!(matches!(bench.dispose(&[candidate]).await, Some(Halt::Interrupted)), "{step:?}");
         assert_eq!(bench.all_ended().await, (2, "skipped".into(), word(SkipReason::RunEnded)), "{step:?}");
         let key = ObjectKey::new(format!("{}a", prefix(0, 1)));
-        assert!(!bench.ledger.is_copy_doubted(run(2), &key).await.expect("read"));
+        let is_doubted = bench.ledger.is_copy_doubted(run(2), &key).await.expect("read");
+        assert_eq!(is_doubted, !matches!(step, Step::LastLook), "{step:?}: a copy is proven or nothing is known of it");
     }
+}
+
+#[tokio::test]
+async fn a_copy_is_doubted_from_before_it_is_made_until_it_is_proven() {
+    let bench = with_quarantine().await;
+    let candidate = bench.plant(1, &[0], &["a", "b"]).await;
+    assert!(bench.dispose(&[candidate]).await.is_none());
+    for name in ["a", "b"] {
+        let key = ObjectKey::new(format!("{}{name}", prefix(0, 1)));
+        assert!(!bench.ledger.is_copy_doubted(run(2), &key).await.expect("read"), "it is proven");
+    }
+    let bench = with_quarantine().await;
+    let candidate = bench.plant(1, &[0], &["a"]).await;
+    // The process dies between the copy and its proof.
+    crate::failpoint::kill_at("after_copy", 1);
+    let candidates = [candidate];
+    let killed = std::panic::AssertUnwindSafe(bench.dispose(&candidates)).catch_unwind().await;
+    assert!(killed.is_err());
+    let key = ObjectKey::new(format!("{}a", prefix(0, 1)));
+    assert!(bench.ledger.is_copy_doubted(run(2), &key).await.expect("read"), "nobody knows what it is");
 }

@@ -66,9 +66,15 @@ async fn a_copy_that_is_not_proven_is_remembered_until_its_quarantine_is_empty()
     book.begin_undo(&undo(1, 10)).await.expect("noted");
     let key = ObjectKey::new("synthetic/a\u{1}");
     assert!(!book.is_copy_doubted(run(1), &key).await.expect("readable"));
+    let many: Vec<ObjectKey> = (0..250).map(|n| ObjectKey::new(format!("synthetic/b{n:03}"))).collect();
+    let all: Vec<&ObjectKey> = std::iter::once(&key).chain(&many).collect();
     for _ in 0..2 {
-        book.doubt_copy(run(1), &key).await.expect("noted");
+        book.doubt_copies(run(1), &all).await.expect("noted");
     }
+    book.doubt_copies(run(2), &[&many[0]]).await.expect("noted");
+    book.trust_copies(run(1), &all[1..]).await.expect("noted");
+    book.trust_copies(run(1), &[]).await.expect("nothing to note");
+    assert_eq!(book.count("doubted_copies").await, 2, "the first, and that of another run");
     assert!(book.is_copy_doubted(run(1), &key).await.expect("readable"));
     assert!(!book.is_copy_doubted(run(2), &key).await.expect("readable"));
     book.compact_reapings().await.expect("compacted");

@@ -564,6 +564,23 @@ async fn a_stop_file_or_a_hold_that_appears_keeps_what_is_left() {
 }
 
 #[tokio::test]
+async fn a_database_that_is_down_leaves_a_purge_to_be_gone_on_with() {
+    let mut platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    let url = platform.world.program.variables["ORPHAN_SWEEPER_DATABASE_URL"].clone();
+    platform.world.program.set("ORPHAN_SWEEPER_DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing");
+    let down = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(down.code, 1, "{down:?}");
+    assert_eq!(platform.objects(id).await, [2, 2]);
+    platform.world.program.set("ORPHAN_SWEEPER_DATABASE_URL", &url);
+    platform.purge_dataset(id).await;
+    assert_eq!(platform.objects(id).await, [0, 0]);
+}
+
+#[tokio::test]
 async fn a_statement_that_does_not_fit_is_named_before_anything_is_changed() {
     let mut platform = Platform::new().await;
     let id = platform.dataset("iq_raw", 1).await;

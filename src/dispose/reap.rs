@@ -40,6 +40,11 @@ pub struct Rules<'r> {
 }
 
 impl Rules<'_> {
+    /// Whether the time of a copy is over: its own, also where its quarantine was begun long before.
+    fn is_due(&self, written: Option<Timestamp>) -> bool {
+        written.is_some_and(|time| time <= self.written_until)
+    }
+
     /// Whether somebody wants an id, or did so little before, or in this very run.
     fn is_wanted(&self, id: DatasetId) -> bool {
         let was_wanted = |at: &Timestamp| *at > self.written_until || *at >= self.as_of;
@@ -138,9 +143,9 @@ impl<'d> Reaper<'d> {
 
     fn fate_of(&self, object: &Object, rules: &Rules<'_>) -> Fate {
         let Some(id) = self.id_of(&object.key) else { return Fate::Unknown };
-        match object.credible_last_modified() {
-            Some(time) if time <= rules.written_until => {}
-            time => return Fate::Young(time),
+        let written = object.credible_last_modified();
+        if !rules.is_due(written) {
+            return Fate::Young(written);
         }
         if rules.is_wanted(id) { Fate::Wanted(id) } else { Fate::Goes(id) }
     }
@@ -282,6 +287,16 @@ mod tests {
         assert!(!is_same(&head(7, "ab-2"), &copy(7, "cd-2")), "other bytes, in as many parts");
         assert!(!is_same(&head(7, "ab-2"), &copy(7, "cd-3")), "cut in another way, so nobody can tell");
         assert!(!is_same(&head(7, "ab"), &copy(7, "cd-1")), "one was written in parts, so nobody can tell");
+    }
+
+    #[test]
+    fn a_copy_is_due_when_its_own_time_is_over_and_never_where_that_is_not_known() {
+        let at = |seconds: i64| Timestamp::from_timestamp(1_800_000_000 + seconds, 0).expect("in range");
+        let (wanted, held) = (HashMap::new(), Holds::default());
+        let rules = Rules { written_until: at(60), held: &held, wanted: &wanted, as_of: at(100) };
+        for (written, is_due) in [(Some(at(59)), true), (Some(at(60)), true), (Some(at(61)), false), (None, false)] {
+            assert_eq!(rules.is_due(written), is_due, "{written:?}");
+        }
     }
 
     #[test]

@@ -129,6 +129,19 @@ async fn a_stop_while_copies_are_made_sends_nothing() {
 }
 
 #[tokio::test]
+async fn a_stop_once_the_last_copy_is_proven_looks_at_nothing_again() {
+    let bench = with_quarantine().await;
+    let candidate = bench.plant(1, &[0], &["a"]).await;
+    let stop = bench.stop.clone();
+    let is_proven = |asked: &Asked| matches!(asked, Asked::ReadBack(key) if key.starts_with(QUARANTINE));
+    bench.world().after(is_proven, move |_| stop.cancel());
+    assert!(matches!(bench.dispose(&[candidate]).await, Some(Halt::Interrupted)));
+    let is_look = |asked: &Asked| matches!(asked, Asked::Head(key) if key.starts_with("synthetic/"));
+    let looks = bench.world().count(is_look);
+    assert_eq!((looks, bench.deletes()), (1, 0), "the look before it was copied");
+}
+
+#[tokio::test]
 async fn a_key_that_would_grow_too_long_stays() {
     let room = 1024 - QUARANTINE.len() - prefix(0, 1).len();
     for (length, is_kept) in [(room, false), (room + 1, true)] {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use parking_lot::Mutex;
 
 use super::bench::*;
@@ -89,6 +90,29 @@ async fn a_reply_that_was_lost_is_found_out_by_the_listing() {
     replies.extend(vec![Reply::Fails(StoreFault::NoReply("cut".into())); most - 1]);
     let bench = with_replies(replies).await;
     assert_eq!(bench.all_ended().await, (2, "deleted".into(), "absent_when_verified".into()));
+}
+
+#[tokio::test]
+async fn only_what_is_tried_again_is_counted_as_that() {
+    for (replies, counted) in [
+        (vec![Reply::Plain], None),
+        (
+            vec![Reply::Fails(StoreFault::ServerFault("InternalError".into())), Reply::Plain],
+            Some("{operation=\"DeleteObjects\",fault=\"server_fault\"} 1"),
+        ),
+        (
+            vec![Reply::Keys(KeyReply::TryAgain("SlowDown".into())), Reply::Plain],
+            Some("{operation=\"DeleteObjects\",fault=\"throttled\"} 1"),
+        ),
+    ] {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _recording = ::metrics::set_default_local_recorder(&recorder);
+        with_replies(replies).await;
+        let told = recorder.handle().render();
+        let lines: Vec<&str> =
+            told.lines().filter_map(|line| line.strip_prefix("orphan_sweeper_request_retries_total")).collect();
+        assert_eq!(lines, Vec::from_iter(counted));
+    }
 }
 
 #[tokio::test]

@@ -95,6 +95,8 @@ pub struct World {
     pub asked: Vec<Asked>,
     pub replies: VecDeque<Reply>,
     pub rechecks: VecDeque<ReferencesError>,
+    /// The known ids that each re-check named.
+    pub sentinels: Vec<Vec<Vec<DatasetId>>>,
     pub unlisted: VecDeque<StoreFault>,
     /// How looks and copies fail, in turn.
     pub blind: VecDeque<StoreFault>,
@@ -230,9 +232,10 @@ impl References for Player {
         unreachable!("a disposal only asks again")
     }
 
-    async fn recheck(&self, ids: &[DatasetId], _anchor: &Anchor) -> Result<Vec<DatasetId>, ReferencesError> {
+    async fn recheck(&self, ids: &[DatasetId], anchor: &Anchor) -> Result<Vec<DatasetId>, ReferencesError> {
         let answer = {
             let mut world = self.0.lock();
+            world.sentinels.push(anchor.sentinels.clone());
             let answer = match world.rechecks.pop_front() {
                 Some(error) => Err(error),
                 None => Ok(ids.iter().filter(|id| world.live.contains(id)).copied().collect()),

@@ -3,5 +3,8 @@
 mod aside;
 mod attempts;
 mod bench;
+mod clearing;
 mod groups;
+mod purged;
+mod reaper;
 mod settling;

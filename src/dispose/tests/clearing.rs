@@ -1,0 +1,94 @@
+//! The objects of purged datasets: everything under every pattern of an id goes, unless its row is back.
+
+use super::bench::*;
+use crate::dispose::purge::Cleared;
+use crate::dispose::{Halt, SkipReason};
+use crate::model::DatasetId;
+use crate::s3::{KeyReply, StoreFault};
+
+/// A bench with these keys under both patterns of ids 1 and up, none of them planned.
+async fn with_objects(ids: u128, keys: &[&str]) -> Bench {
+    let bench = Bench::new().await;
+    for n in 1..=ids {
+        for pattern in [0, 1] {
+            keys.iter().for_each(|key| bench.world().put(&format!("{}{key}", prefix(pattern, n))));
+        }
+    }
+    bench
+}
+
+async fn clear(bench: &Bench, ids: &[u128]) -> (Vec<(DatasetId, Cleared)>, Option<Halt>) {
+    let progress = |_| {};
+    let ids: Vec<DatasetId> = ids.iter().map(|n| id(*n)).collect();
+    let (mut cleared, halt) = bench.disposal(&progress).clear(&ids).await;
+    cleared.sort_unstable_by_key(|(id, _)| *id);
+    (cleared, halt)
+}
+
+fn lists(bench: &Bench) -> usize {
+    bench.world().count(|asked| matches!(asked, Asked::List(_)))
+}
+
+#[tokio::test]
+async fn an_id_is_cleared_under_every_pattern_after_a_recheck_of_each() {
+    let bench = with_objects(3, &["a", "b"]).await;
+    let (cleared, halt) = clear(&bench, &[1, 2]).await;
+    assert!(halt.is_none());
+    assert_eq!(cleared, [(id(1), Cleared::Whole), (id(2), Cleared::Whole)]);
+    assert!(bench.world().objects.keys().all(|key| key.starts_with(&prefix(0, 3)) || key.starts_with(&prefix(1, 3))));
+    assert_eq!((bench.deletes(), bench.rechecks(), bench.world().objects.len()), (4, 4, 4));
+    assert_eq!(bench.all_ended().await, (8, "deleted".into(), String::new()));
+    assert_eq!(bench.disposals(1).await, ["gone", "gone"]);
+}
+
+#[tokio::test]
+async fn what_is_left_under_one_pattern_leaves_its_id_and_no_other() {
+    let bench = with_objects(1, &["a"]).await;
+    bench.world().put(&format!("{}a", prefix(0, 2)));
+    let refused = Reply::Keys(KeyReply::Refused("AccessDenied".into()));
+    bench.world().replies.extend([refused, Reply::Plain]);
+    let (cleared, halt) = clear(&bench, &[1]).await;
+    assert!(halt.is_none());
+    assert_eq!(cleared, [(id(1), Cleared::Partly)]);
+    assert_eq!(bench.disposals(1).await, ["remains", "gone"]);
+    assert_eq!(clear(&bench, &[2]).await.0, [(id(2), Cleared::Whole)]);
+}
+
+#[tokio::test]
+async fn a_row_that_is_back_keeps_everything() {
+    let keys: Vec<String> = (0..1500).map(|n| format!("{n:04}")).collect();
+    let bench = Bench::new().await;
+    keys.iter().for_each(|key| bench.world().put(&format!("{}{key}", prefix(0, 1))));
+    bench.world().live.insert(id(1));
+    let (cleared, halt) = clear(&bench, &[1]).await;
+    assert!(halt.is_none());
+    assert_eq!(cleared, [(id(1), Cleared::Partly)]);
+    assert_eq!((bench.deletes(), bench.world().objects.len()), (0, 1500));
+    assert_eq!(bench.disposals(1).await[0], word(SkipReason::LiveAgain));
+}
+
+#[tokio::test]
+async fn a_stop_lists_nothing_that_could_go() {
+    let bench = with_objects(1, &["a"]).await;
+    bench.stop.cancel();
+    let (cleared, halt) = clear(&bench, &[1]).await;
+    assert!(matches!(halt, Some(Halt::Interrupted)));
+    assert_eq!(cleared, [(id(1), Cleared::Partly)]);
+    assert_eq!((bench.deletes(), bench.rechecks(), lists(&bench)), (0, 0, 2), "one look at what is left of each group");
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_listed_leaves_the_id_and_a_journal_that_cannot_be_read_ends_it() {
+    let bench = with_objects(1, &["a"]).await;
+    bench.world().unlisted.push_back(StoreFault::Denied("AccessDenied".into()));
+    let (cleared, halt) = clear(&bench, &[1]).await;
+    assert!(halt.is_none());
+    assert_eq!(cleared, [(id(1), Cleared::Partly)]);
+    assert_eq!(bench.disposals(1).await, ["unread", "gone"]);
+
+    let bench = Bench::new().await;
+    bench.ledger.close().await;
+    let (cleared, halt) = clear(&bench, &[1]).await;
+    assert!(matches!(halt, Some(Halt::Record(_))));
+    assert_eq!(cleared, [(id(1), Cleared::Partly)]);
+}

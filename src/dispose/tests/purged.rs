@@ -1,0 +1,108 @@
+//! Known ids that our own purges removed since the run read them: which missing ones they account for in a re-check.
+
+use std::collections::BTreeMap;
+
+use super::bench::*;
+use crate::dispose::{Disposal, Halt};
+use crate::list::references::{Anchor, ReferencesError, WithoutSentinels};
+use crate::model::DatasetId;
+use crate::record::{PurgeEvidence, PurgeRow, PurgeState, PurgeSubject, PurgedDataset, RunStart};
+
+/// Writes a purge of these ids that committed.
+async fn purge(bench: &Bench, ids: &[u128]) {
+    let dataset = |n: &u128| PurgedDataset { id: id(*n), kind: "iq_raw".into(), name: None, has_objects: true };
+    let evidence = PurgeEvidence {
+        anchor: anchor(),
+        as_of: at(500),
+        datasets: ids.iter().map(dataset).collect(),
+        job: None,
+        rows: BTreeMap::new(),
+    };
+    let row = PurgeRow {
+        run: run(5),
+        scope: SCOPE.into(),
+        subject: PurgeSubject::Job(uuid::Uuid::from_u128(5)),
+        state: PurgeState::Intended,
+        xid: 5,
+        evidence,
+        removed: None,
+        began_at: at(500),
+    };
+    let start = RunStart {
+        run_id: row.run,
+        scope: SCOPE.into(),
+        command: "purge".into(),
+        is_dry_run: false,
+        started_at: at(500),
+    };
+    bench.ledger.intend_purge(&start, &row).await.expect("intended");
+    bench.ledger.commit_purge(row.run, &BTreeMap::new()).await.expect("committed");
+}
+
+fn gone() -> ReferencesError {
+    ReferencesError::SentinelsGone { table: "s.t".into(), found: 0, asked: 2 }
+}
+
+/// The known ids of each table.
+type Known = &'static [&'static [u128]];
+
+fn ids(known: Known) -> Vec<Vec<DatasetId>> {
+    known.iter().map(|table| table.iter().map(|n| id(*n)).collect()).collect()
+}
+
+/// Disposes of one group, the known ids being `known`; the first `missing` answers say that they are gone.
+async fn dispose(bench: &Bench, known: Known, without_sentinels: WithoutSentinels, missing: usize) -> Option<Halt> {
+    let candidate = bench.plant(1, &[0], &["a"]).await;
+    bench.world().rechecks.extend((0..missing).map(|_| gone()));
+    let progress = |_| {};
+    let anchor = Anchor { sentinels: ids(known), without_sentinels, ..anchor() };
+    Disposal::new(&bench.scope, plan(), run(2), anchor, bench.tools(&progress)).run(&[candidate]).await
+}
+
+#[tokio::test]
+async fn known_ids_that_a_purge_removed_are_left_out_when_the_others_are_asked_for() {
+    let cases: [(Known, WithoutSentinels, &[u128], Known); 4] = [
+        (&[&[900, 901, 902]], WithoutSentinels::StaysEmpty, &[901, 902], &[&[900]]),
+        (&[&[900, 901], &[910, 911]], WithoutSentinels::StaysEmpty, &[900, 911, 999], &[&[901], &[910]]),
+        // A table that had none before needs none now.
+        (&[&[900, 901], &[]], WithoutSentinels::StaysEmpty, &[900], &[&[901], &[]]),
+        // A purge has the row that it removed itself.
+        (&[&[900, 901]], WithoutSentinels::MayFill, &[900, 901], &[&[]]),
+    ];
+    for (known, without, purged, left) in cases {
+        let bench = Bench::new().await;
+        purge(&bench, purged).await;
+        assert!(dispose(&bench, known, without, 1).await.is_none(), "{known:?}");
+        assert_eq!(bench.world().sentinels, [ids(known), ids(left)]);
+        assert!(bench.world().objects.is_empty(), "{known:?}");
+    }
+}
+
+#[tokio::test]
+async fn known_ids_that_no_purge_accounts_for_end_the_run() {
+    let cases: [(Known, WithoutSentinels, &[u128]); 5] = [
+        (&[&[900, 901]], WithoutSentinels::StaysEmpty, &[]),
+        (&[&[900, 901]], WithoutSentinels::StaysEmpty, &[999]),
+        (&[&[900, 901]], WithoutSentinels::MayFill, &[999]),
+        // Of one table nothing else is known, so that it has nothing to be recognised by.
+        (&[&[900, 901]], WithoutSentinels::StaysEmpty, &[900, 901]),
+        (&[&[900, 901], &[910]], WithoutSentinels::StaysEmpty, &[910]),
+    ];
+    for (known, without, purged) in cases {
+        let bench = Bench::new().await;
+        purge(&bench, purged).await;
+        let halt = dispose(&bench, known, without, 1).await;
+        assert!(matches!(halt, Some(Halt::References(ReferencesError::SentinelsGone { .. }))), "{known:?} {purged:?}");
+        assert_eq!((bench.rechecks(), bench.deletes()), (1, 0), "{known:?} {purged:?}");
+        assert!(!bench.is_sighted(1).await, "another table may have held its row");
+    }
+}
+
+#[tokio::test]
+async fn known_ids_that_are_missing_beside_those_of_a_purge_end_the_run() {
+    let bench = Bench::new().await;
+    purge(&bench, &[900]).await;
+    let halt = dispose(&bench, &[&[900, 901, 902]], WithoutSentinels::StaysEmpty, 2).await;
+    assert!(matches!(halt, Some(Halt::References(ReferencesError::SentinelsGone { .. }))));
+    assert_eq!((bench.rechecks(), bench.deletes()), (2, 0));
+}

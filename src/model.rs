@@ -365,6 +365,14 @@ pub struct TableIdentity {
     pub oid: i64,
 }
 
+impl TableIdentity {
+    /// Whether it is of the table with this qualified name, whichever column its ids are read from.
+    #[must_use]
+    pub fn is_of(&self, table: &str) -> bool {
+        self.name.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(" ("))
+    }
+}
+
 impl DatabaseIdentity {
     /// Whether both are of one database on one timeline, whichever tables were read.
     #[must_use]

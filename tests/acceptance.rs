@@ -25,6 +25,7 @@ mod platform_api;
 mod purge;
 mod purge_bars;
 mod purge_beside;
+mod purge_goes_on;
 mod races;
 mod reaper;
 mod reports;

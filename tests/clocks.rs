@@ -223,6 +223,19 @@ async fn objects_of_unknown_or_future_age_keep_their_group() {
     }
 }
 
+/// Waits until the runs of this process have let go of the ledger, as those of another have when it ends: the last to close it
+/// folds its log in.
+async fn closed(ledger: &std::path::Path) {
+    let log = std::path::PathBuf::from(format!("{}-wal", ledger.display()));
+    for _ in 0..1000 {
+        if !log.exists() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{} is still there", log.display());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_is_new_or_older_than_its_reports_makes_nothing_eligible_sooner() {
     let nights = Nights::begin().await;
@@ -237,14 +250,13 @@ async fn a_ledger_that_is_new_or_older_than_its_reports_makes_nothing_eligible_s
     assert_eq!(reason(&nights, old), "eligible");
     let newer_plan = nights.program.latest("plan.json");
     let ledger = nights.program.path("reports/ledger.sqlite3");
-    for suffix in ["-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{suffix}", ledger.display()));
-    }
+    closed(&ledger).await;
     std::fs::copy(&backup, &ledger).expect("restored");
     assert_eq!(nights.run(&["apply", &newer_plan, "--yes"]).await, ExitCode::from(4), "this ledger never issued it");
     nights.night(DAY).await;
     assert_eq!(reason(&nights, old), "within_grace");
     assert_eq!(nights.program.csv("orphans.csv")[0]["sightings"], "1");
+    closed(&ledger).await;
     std::fs::remove_file(&ledger).expect("lost");
     nights.night(DAY).await;
     assert_eq!(nights.program.csv("orphans.csv")[0]["sightings"], "1", "a new ledger knows nothing");

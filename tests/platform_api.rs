@@ -24,6 +24,37 @@ async fn open() -> (Platform, String) {
     (platform, token)
 }
 
+/// A platform whose store holds each batch to delete back until there is a permit for it, and gives one when a batch comes.
+struct HeldBack {
+    platform: Platform,
+    token: String,
+    /// Permits for batches to pass.
+    free: Arc<Semaphore>,
+    /// A permit for each batch that came.
+    came: Arc<Semaphore>,
+    _gate: Gate,
+}
+
+async fn held_back(free: usize) -> HeldBack {
+    let mut platform = Platform::without_ledger().await;
+    let (free, came) = (Arc::new(Semaphore::new(free)), Arc::new(Semaphore::new(0)));
+    let (held, told) = (free.clone(), came.clone());
+    let gate = Gate::open(&platform.world.bucket.endpoint, move |passing| {
+        let (held, told) = (held.clone(), told.clone());
+        async move {
+            if passing.is_batch_delete() {
+                told.add_permits(1);
+                held.acquire().await.expect("open").forget();
+            }
+        }
+    })
+    .await;
+    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
+    platform.settle_in().await;
+    let token = platform.world.program.token("delete").await;
+    HeldBack { platform, token, free, came, _gate: gate }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dataset_goes_and_the_headers_count_what_went() {
     let (platform, token) = open().await;
@@ -135,23 +166,10 @@ async fn of_two_callers_at_once_one_deletes_and_the_other_finds_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_dataset_goes_in_the_background_and_a_restart_goes_on_with_it() {
-    let (mut platform, token) = open().await;
+    let HeldBack { platform, token, free, came, _gate } = held_back(1).await;
     let id = Uuid::new_v4();
     platform.world.bucket.put_many((0..2500).map(|number| format!("{}{number:05}", prefix(1, id)))).await;
     platform.rows(id, "iq_raw").await;
-    let (free, passed) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(0)));
-    let (held, told) = (free.clone(), passed.clone());
-    let gate = Gate::open(&platform.world.bucket.endpoint, move |passing| {
-        let (held, told) = (held.clone(), told.clone());
-        async move {
-            if passing.is_batch_delete() {
-                told.add_permits(1);
-                held.acquire().await.expect("open").forget();
-            }
-        }
-    })
-    .await;
-    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
     let api = Api::start(&platform.world.program).await;
     let answer =
         api.send(api.request("DELETE", &dataset(id)).bearer_auth(&token).header("prefer", "respond-async")).await;
@@ -161,7 +179,7 @@ async fn a_large_dataset_goes_in_the_background_and_a_restart_goes_on_with_it() 
     let at = answer.header("location").to_owned();
     assert!(!platform.names(id).await, "the rows are gone by then");
     // One batch goes; the next waits at the gate, and there the process dies.
-    passed.acquire_many(2).await.expect("open").forget();
+    came.acquire_many(2).await.expect("open").forget();
     assert_eq!(api.get("/api/v1/purges", &token).await.with(200)[0]["id"], json!(id));
     api.kill();
     free.add_permits(100);
@@ -187,26 +205,13 @@ async fn a_large_dataset_goes_in_the_background_and_a_restart_goes_on_with_it() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_caller_who_hangs_up_ends_nothing() {
-    let (mut platform, token) = open().await;
+    let HeldBack { platform, token, free, came, _gate } = held_back(0).await;
     let id = platform.dataset("iq_raw", 4).await;
-    let (free, passed) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let (held, told) = (free.clone(), passed.clone());
-    let gate = Gate::open(&platform.world.bucket.endpoint, move |passing| {
-        let (held, told) = (held.clone(), told.clone());
-        async move {
-            if passing.is_batch_delete() {
-                told.add_permits(1);
-                held.acquire().await.expect("open").forget();
-            }
-        }
-    })
-    .await;
-    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
     let api = Api::start(&platform.world.program).await;
     let waiting = api.request("DELETE", &dataset(id)).bearer_auth(&token).send();
     tokio::select! {
         answer = waiting => panic!("it answered before its objects were gone: {answer:?}"),
-        held = passed.acquire() => held.expect("open").forget(),
+        held = came.acquire() => held.expect("open").forget(),
     }
     free.add_permits(100);
     for _ in 0..600 {

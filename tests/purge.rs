@@ -11,16 +11,16 @@ use crate::support::gate::Gate;
 use crate::support::platform::Platform;
 use crate::support::{Ran, prefix, without};
 
-fn prefixes(id: Uuid) -> [String; 2] {
+pub fn prefixes(id: Uuid) -> [String; 2] {
     [prefix(0, id), prefix(1, id)]
 }
 
-fn document(ran: &Ran) -> Value {
+pub fn document(ran: &Ran) -> Value {
     serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
 }
 
 /// The structured events of a run's log, by name.
-fn events(ran: &Ran) -> Vec<Value> {
+pub fn events(ran: &Ran) -> Vec<Value> {
     let lines = ran.stderr.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(|line| line.to_string().contains("\"event\"")).collect()
 }
@@ -284,29 +284,8 @@ async fn a_job_that_still_runs_is_cancelled_and_a_failing_webhook_stops_nothing(
     assert_eq!(seen, ["cancelled", "cancelled"], "in the transaction that removed it");
 }
 
-#[tokio::test]
-async fn who_goes_on_with_a_purge_that_died_at_its_commit_tells_what_it_could_not() {
-    let mut platform = Platform::new().await;
-    let told: Arc<parking_lot::Mutex<Vec<String>>> = Arc::default();
-    let hook = webhook(told.clone()).await;
-    platform.world.program.set_scope("PURGE__CANCEL_WEBHOOK", &hook);
-    let dataset = platform.dataset("iq_raw", 1).await;
-    let job = platform.job("running", "synthetic_generation", &[dataset]).await.to_string();
-    let arguments = ["purge", "job", &job, "--yes", "--json", "--log-format", "json"];
-    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_committed", &arguments).await;
-    assert_eq!(killed.code, -9, "{killed:?}");
-    assert!(told.lock().is_empty() && events(&killed).is_empty(), "{killed:?}");
-    let ran = platform.world.program.run(&arguments).await;
-    assert_eq!(ran.code, 0, "{ran:?}");
-    let events: Vec<String> = events(&ran).iter().map(ToString::to_string).collect();
-    for (event, id) in [("synthetic_dataset_deleted", dataset.to_string()), ("synthetic_job_deleted", job.clone())] {
-        assert!(events.iter().any(|line| line.contains(event) && line.contains(&id)), "{event}: {ran:?}");
-    }
-    assert_eq!(told.lock().iter().filter(|body| body.contains(&job)).count(), 1, "{told:?}");
-}
-
 /// Something that takes POST requests; gives its address.
-async fn webhook(told: Arc<parking_lot::Mutex<Vec<String>>>) -> String {
+pub async fn webhook(told: Arc<parking_lot::Mutex<Vec<String>>>) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
@@ -328,7 +307,7 @@ async fn webhook(told: Arc<parking_lot::Mutex<Vec<String>>>) -> String {
 
 #[tokio::test]
 async fn a_row_that_comes_back_keeps_what_is_left() {
-    let mut platform = Platform::new().await;
+    let mut platform = Platform::without_ledger().await;
     let id = platform.dataset("iq_raw", 1500).await;
     let store = platform.world.bucket.endpoint.clone();
     let pool = platform.world.database.pool.clone();
@@ -347,8 +326,8 @@ async fn a_row_that_comes_back_keeps_what_is_left() {
         .await
     };
     platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
+    platform.settle_in().await;
     let before = platform.world.contents().await.len();
-    // The endpoint is another than the baseline's, which is a target's matter and no purge's.
     let ran = platform.purge(&["dataset", &id.to_string()]).await;
     assert!(is_back.load(Ordering::SeqCst), "{ran:?}");
     assert_eq!(ran.code, 5, "{ran:?}");
@@ -359,96 +338,6 @@ async fn a_row_that_comes_back_keeps_what_is_left() {
     // Every key that is not left is told.
     let told = platform.world.program.csv("deletions.csv");
     assert_eq!(told.iter().filter(|row| row["outcome"] == "deleted").count(), before - left);
-}
-
-#[tokio::test]
-async fn a_killed_purge_goes_on_with_the_same_command() {
-    let steps = [
-        "purge_before_intent",
-        "purge_intended",
-        "purge_committed",
-        "purge_rows_gone",
-        "before_intent",
-        "after_intent",
-        "before_send",
-        "after_send",
-        "after_outcome",
-        "before_verify",
-        "before_report",
-        "after_report",
-    ];
-    for step in steps {
-        let platform = Platform::without_ledger().await;
-        platform.world.live(0).await;
-        let id = platform.dataset("iq_raw", 2).await;
-        platform.world.audit().await;
-        killed_and_done_again(&platform, id, step).await;
-    }
-}
-
-#[tokio::test]
-async fn a_killed_purge_goes_on_with_a_ledger_in_postgres() {
-    for step in ["purge_intended", "purge_committed", "after_send"] {
-        let mut platform = Platform::without_ledger().await;
-        platform.keep_ledger_in_postgres();
-        platform.world.live(0).await;
-        let id = platform.dataset("iq_raw", 2).await;
-        platform.world.audit().await;
-        killed_and_done_again(&platform, id, step).await;
-    }
-}
-
-async fn killed_and_done_again(platform: &Platform, id: Uuid, step: &str) {
-    let before = platform.world.contents().await;
-    let arguments = ["purge", "dataset", &id.to_string(), "--yes", "--json"];
-    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", step, &arguments).await;
-    assert_eq!(killed.code, -9, "{step}: {killed:?}");
-    let has_rows = platform.names(id).await;
-    assert_eq!(has_rows, matches!(step, "purge_before_intent" | "purge_intended"), "{step}");
-    if has_rows {
-        assert_eq!(platform.world.contents().await, before, "{step}: rows first");
-    }
-    // A lease ends by itself.
-    let mut again = platform.purge(&["dataset", &id.to_string()]).await;
-    for _ in 0..200 {
-        if !again.stderr.contains("another process is purging it") {
-            break;
-        }
-        again = platform.purge(&["dataset", &id.to_string()]).await;
-    }
-    assert_eq!(again.code, 0, "{step}: {again:?}");
-    assert!(!platform.names(id).await, "{step}");
-    assert_eq!(platform.world.contents().await, without(&before, &prefixes(id)), "{step}");
-    let deletion = &document(&again)["deletion"];
-    assert_eq!((&deletion["requested"], &deletion["deleted"]), (&json!(4), &json!(4)), "{step}: {again:?}");
-    let verified = platform.world.program.run(&["history", "verify"]).await;
-    assert_eq!(verified.code, 0, "{step}: {verified:?}");
-    let over = platform.purge(&["dataset", &id.to_string()]).await;
-    assert_eq!(over.code, 4, "{step}: {over:?}");
-}
-
-#[tokio::test]
-async fn a_transaction_that_nobody_can_vouch_for_removes_no_object() {
-    let platform = Platform::new().await;
-    let id = platform.dataset("iq_raw", 2).await;
-    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
-    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_committed", &arguments).await;
-    assert_eq!(killed.code, -9, "{killed:?}");
-    // As after a recovery to a point in time: the number is one that the server has not given out.
-    platform.edit_ledger("UPDATE purges SET xid = 4000000000000").await;
-    let ran = platform.purge(&["dataset", &id.to_string()]).await;
-    assert_eq!(ran.code, 4, "{ran:?}");
-    assert_eq!(platform.objects(id).await, [2, 2], "doubt keeps");
-    // The same of a recorded database that is another one.
-    let other = platform.dataset("iq_raw", 2).await;
-    let arguments = ["purge", "dataset", &other.to_string(), "--yes"];
-    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
-    assert_eq!(killed.code, -9, "{killed:?}");
-    let edit = "UPDATE purges SET evidence = json_set(evidence, '$.anchor.identity.timeline', '0000000F') WHERE state = 'committed'";
-    platform.edit_ledger(edit).await;
-    let ran = platform.purge(&["dataset", &other.to_string()]).await;
-    assert_eq!(ran.code, 4, "{ran:?}");
-    assert_eq!(platform.objects(other).await, [2, 2], "doubt keeps");
 }
 
 #[tokio::test]
@@ -493,28 +382,6 @@ async fn a_purge_into_quarantine_is_brought_back_by_restore() {
 }
 
 #[tokio::test]
-async fn a_purge_that_goes_on_copies_to_where_it_began() {
-    let mut platform = Platform::new().await;
-    platform.world.program.set_scope("POLICY__DISPOSAL", "quarantine");
-    let id = platform.dataset("iq_raw", 600).await;
-    let before = platform.world.contents().await;
-    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
-    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "after_send", &arguments).await;
-    assert_eq!(killed.code, -9, "{killed:?}");
-    assert_ne!(platform.objects(id).await, [600, 600], "something went");
-    // What is configured since is for what begins since.
-    platform.world.program.set_scope("QUARANTINE__PREFIX", "elsewhere/");
-    let summary = platform.purge_dataset(id).await;
-    assert_eq!(platform.objects(id).await, [0, 0]);
-    assert!(!platform.world.contents().await.keys().any(|key| key.starts_with("elsewhere/")));
-    let run = summary["run_id"].as_str().expect("a run");
-    let restored = platform.world.program.run(&["restore", "--run", run, "--yes", "--json"]).await;
-    assert_eq!(restored.summary(0)["restore"]["restored"], 1200, "{restored:?}");
-    let after = platform.world.contents().await;
-    assert!(before.iter().all(|(key, tag)| after.get(key) == Some(tag)));
-}
-
-#[tokio::test]
 async fn a_purge_of_a_versioned_bucket_marks_and_is_brought_back() {
     let platform = Platform::new().await;
     platform.world.bucket.set_versioning(BucketVersioningStatus::Enabled).await;
@@ -526,58 +393,6 @@ async fn a_purge_of_a_versioned_bucket_marks_and_is_brought_back() {
     let restored = platform.world.program.run(&["restore", "--run", run, "--yes", "--json"]).await;
     assert_eq!(restored.summary(0)["restore"]["restored"], 4, "{restored:?}");
     assert_eq!(platform.objects(id).await, [2, 2]);
-}
-
-#[tokio::test]
-async fn a_stop_file_or_a_hold_that_appears_keeps_what_is_left() {
-    let mut platform = Platform::new().await;
-    let id = platform.dataset("iq_raw", 1).await;
-    let stop = platform.world.program.path("reports/STOP");
-    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
-    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
-    assert_eq!(killed.code, -9, "{killed:?}");
-    std::fs::write(&stop, "").expect("written");
-    let stopped = platform.purge(&["dataset", &id.to_string()]).await;
-    assert_eq!(stopped.code, 4, "{stopped:?}");
-    assert_eq!(platform.objects(id).await, [1, 1]);
-    std::fs::remove_file(&stop).expect("removed");
-    let url = platform.world.program.variables["ORPHAN_SWEEPER_PURGE_DATABASE_URL"].clone();
-    platform.world.program.unset("ORPHAN_SWEEPER_PURGE_DATABASE_URL");
-    let done = platform.purge(&["dataset", &id.to_string()]).await;
-    assert_eq!(done.code, 0, "its rows are gone already: {done:?}");
-    assert_eq!(platform.objects(id).await, [0, 0]);
-    platform.world.program.set("ORPHAN_SWEEPER_PURGE_DATABASE_URL", &url);
-    let held = platform.dataset("iq_raw", 1).await;
-    let arguments = ["purge", "dataset", &held.to_string(), "--yes"];
-    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
-    assert_eq!(killed.code, -9, "{killed:?}");
-    platform.hold(held).await;
-    let told: Arc<parking_lot::Mutex<Vec<String>>> = Arc::default();
-    platform.world.program.set("ORPHAN_SWEEPER_NOTIFY_URL", &webhook(told.clone()).await);
-    let kept = platform.purge(&["dataset", &held.to_string()]).await;
-    assert_eq!(kept.code, 5, "{kept:?}");
-    let told = told.lock().join("\n");
-    assert!(told.contains("\"failure\"") && told.contains("\"command\":\"purge\""), "somebody is told: {told}");
-    assert_eq!(platform.objects(held).await, [1, 1]);
-    let over = platform.purge(&["dataset", &held.to_string()]).await;
-    assert_eq!(over.code, 4, "what is left is an orphan: {over:?}");
-}
-
-#[tokio::test]
-async fn a_database_that_is_down_leaves_a_purge_to_be_gone_on_with() {
-    let mut platform = Platform::new().await;
-    let id = platform.dataset("iq_raw", 2).await;
-    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
-    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
-    assert_eq!(killed.code, -9, "{killed:?}");
-    let url = platform.world.program.variables["ORPHAN_SWEEPER_DATABASE_URL"].clone();
-    platform.world.program.set("ORPHAN_SWEEPER_DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing");
-    let down = platform.purge(&["dataset", &id.to_string()]).await;
-    assert_eq!(down.code, 1, "{down:?}");
-    assert_eq!(platform.objects(id).await, [2, 2]);
-    platform.world.program.set("ORPHAN_SWEEPER_DATABASE_URL", &url);
-    platform.purge_dataset(id).await;
-    assert_eq!(platform.objects(id).await, [0, 0]);
 }
 
 #[tokio::test]
@@ -624,23 +439,6 @@ async fn doctor_has_every_statement_planned_and_explain_tells_who_purged() {
     let doctor = platform.world.program.run(&["doctor"]).await;
     assert_eq!(doctor.code, 2, "{doctor:?}");
     assert!(doctor.stdout.contains("statements.delete_job"), "unqualified: {doctor:?}");
-}
-
-#[tokio::test]
-async fn serve_goes_on_with_a_purge_that_was_left() {
-    let mut platform = Platform::without_ledger().await;
-    platform.world.live(0).await;
-    let id = platform.dataset("iq_raw", 2).await;
-    platform.world.audit().await;
-    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
-    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_committed", &arguments).await;
-    assert_eq!(killed.code, -9, "{killed:?}");
-    // The daemon ends by itself after the one thing that it had to do.
-    platform.world.program.set("ORPHAN_SWEEPER_TEST_KILL_BY", "SIGTERM");
-    let served = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "after_report", &["serve"]).await;
-    assert_eq!(served.code, 0, "{served:?}");
-    assert!(!platform.names(id).await);
-    assert_eq!(platform.objects(id).await, [0, 0]);
 }
 
 #[tokio::test]

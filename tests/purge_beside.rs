@@ -151,6 +151,34 @@ async fn rows_that_were_purged_are_no_drop_and_others_are() {
 }
 
 #[tokio::test]
+async fn rows_that_came_and_were_purged_since_the_last_good_scan_vouch_for_no_drop() {
+    let platform = Platform::without_ledger().await;
+    let mut others = Vec::new();
+    for _ in 0..14 {
+        others.push(platform.world.live(0).await);
+    }
+    platform.world.settle().await;
+    platform.world.audit().await;
+    platform.world.settle().await;
+    let mut made = Vec::new();
+    for _ in 0..8 {
+        let id = platform.dataset("iq_raw", 1).await;
+        let young = format!("UPDATE heimdall.synthetic_datasets SET created_at = now() WHERE id = '{id}'");
+        platform.world.database.execute(&young).await;
+        made.push(id);
+    }
+    let job = platform.job("completed", "synthetic_generation", &made).await;
+    let purged = platform.purge(&["job", &job.to_string()]).await;
+    assert_eq!(purged.code, 0, "{purged:?}");
+    for id in &others[..7] {
+        platform.world.database.delete(*id).await;
+    }
+    platform.world.settle().await;
+    let ran = platform.world.program.run(&["audit", "--json"]).await;
+    assert!(breaker(&ran.summary(4), "live_drop")["tripped"].as_bool().expect("told"), "{ran:?}");
+}
+
+#[tokio::test]
 async fn datasets_that_go_one_after_the_other_go_whole_though_each_was_what_another_was_recognised_by() {
     let platform = Platform::without_ledger().await;
     let (first, second) = (platform.dataset("iq_raw", 2).await, platform.dataset("iq_raw", 2).await);
@@ -222,6 +250,32 @@ async fn what_another_scope_of_the_same_rows_protects_or_doubts_stays() {
 }
 
 #[tokio::test]
+async fn what_a_scope_of_rows_that_fall_with_the_datasets_protects_or_doubts_stays() {
+    let mut platform = Platform::without_ledger().await;
+    with_another_scope(&mut platform);
+    platform.world.program.edit_config(|text| {
+        let (own, other) = text.rsplit_once("[[scope]]\n").expect("two scopes");
+        let other = other.replace("heimdall.synthetic_datasets", "heimdall.synthetic_iq_samples");
+        let other = other.replace("\"id\"", "\"dataset_id\"");
+        let is_known = |line: &&str| !line.starts_with("created_at_column") && !line.starts_with("expects_objects");
+        format!("{own}[[scope]]\n{}\n", other.lines().filter(is_known).collect::<Vec<_>>().join("\n"))
+    });
+    let (held, free) = (platform.dataset("iq_raw", 1).await, platform.dataset("iq_raw", 1).await);
+    platform.world.bucket.put_many([held, free].map(|id| format!("copies/{id}/a.npy"))).await;
+    let grant = format!("GRANT SELECT ON heimdall.synthetic_iq_samples TO {}", platform.world.database.role);
+    platform.world.database.execute(&grant).await;
+    platform.world.settle().await;
+    let audited = platform.world.program.run(&["audit", "--json"]).await;
+    assert_eq!(audited.code, 0, "{audited:?}");
+    let hold = ["--scope", "other", "hold", "add", &held.to_string(), "--by", "ada", "--reason", "a paper"];
+    assert_eq!(platform.world.program.run(&hold).await.code, 0);
+    let refused = platform.purge(&["dataset", &held.to_string()]).await;
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.stderr.contains("a paper"), "{refused:?}");
+    platform.purge_dataset(free).await;
+}
+
+#[tokio::test]
 async fn rows_that_were_purged_are_no_drop_to_another_scope_of_the_same_rows() {
     let mut platform = Platform::without_ledger().await;
     with_another_scope(&mut platform);
@@ -251,20 +305,29 @@ async fn rows_that_were_purged_are_no_drop_to_another_scope_of_the_same_rows() {
 }
 
 #[tokio::test]
-async fn a_purge_into_another_bucket_or_pattern_than_the_last_good_scans_removes_nothing() {
+async fn a_purge_into_another_store_bucket_or_pattern_than_the_last_good_scans_removes_nothing() {
     let mut platform = Platform::new().await;
     let id = platform.dataset("iq_raw", 1).await;
     let (before, rows) = (platform.world.contents().await, platform.all_rows().await);
     let bucket = platform.world.program.variables["ORPHAN_SWEEPER__SCOPE__SYNTHETIC__BUCKET"].clone();
+    let endpoint = platform.world.bucket.endpoint.clone();
+    // Another address may be another store, with the same names in it.
+    let by_name = endpoint.replace("127.0.0.1", "localhost");
     for (key, other, own) in [
-        ("BUCKET", "another-bucket", bucket.as_str()),
-        ("PATTERNS", r#"["synthetic/{id}/"]"#, r#"["synthetic/{id}/", "synthetic/dataset-{id}/"]"#),
+        ("SCOPE__SYNTHETIC__BUCKET", "another-bucket", bucket.as_str()),
+        (
+            "SCOPE__SYNTHETIC__PATTERNS",
+            r#"["synthetic/{id}/"]"#,
+            r#"["synthetic/{id}/", "synthetic/dataset-{id}/"]"#,
+        ),
+        ("STORE__ENDPOINT", &by_name, &endpoint),
     ] {
-        platform.world.program.set_scope(key, other);
+        let variable = format!("ORPHAN_SWEEPER__{key}");
+        platform.world.program.set(&variable, other);
         let refused = platform.purge(&["dataset", &id.to_string()]).await;
         assert_eq!(refused.code, 4, "{refused:?}");
         assert!(refused.stderr.contains("target_changed"), "{refused:?}");
-        platform.world.program.set_scope(key, own);
+        platform.world.program.set(&variable, own);
     }
     assert_eq!((platform.world.contents().await, platform.all_rows().await), (before, rows));
     platform.purge_dataset(id).await;

@@ -1195,8 +1195,7 @@ mod purges {
 
     /// A purge of `count` rows by transaction `xid` of the database that every scan here reads.
     fn purge(xid: u64, count: u64) -> PurgedRows {
-        let DatabaseIdentity { system, timeline, database, .. } = identity();
-        PurgedRows { xid, database: (system, timeline, database), rows: rows(&[(TABLE, count)]) }
+        PurgedRows { xid, identity: identity(), rows: rows(&[(TABLE, count)]), made: BTreeMap::new() }
     }
 
     fn trips(baseline: Observation, observation: Observation, purges: &[PurgedRows]) -> bool {
@@ -1235,7 +1234,40 @@ mod purges {
         ] {
             assert!(trips(unknown.0, unknown.1, &[purge(12, 40)]), "nobody can tell");
         }
-        let elsewhere = PurgedRows { database: ("7123".into(), "00000002".into(), "platform".into()), ..purge(12, 40) };
+        let elsewhere = DatabaseIdentity { timeline: "00000002".into(), ..identity() };
+        let elsewhere = PurgedRows { identity: elsewhere, ..purge(12, 40) };
         assert!(trips(before, scan(20, 60), &[elsewhere]), "it is another timeline's transaction");
+    }
+
+    #[test]
+    fn a_purge_vouches_only_for_the_very_table() {
+        let with = |name: &str, oid| DatabaseIdentity {
+            tables: vec![TableIdentity { name: name.into(), oid }],
+            ..identity()
+        };
+        let table = format!("{TABLE} (id)");
+        let scan = |xmax, count, oid| Observation { identity: with(&table, oid), ..scan(xmax, count) };
+        let purge = |name: &str, oid| PurgedRows { identity: with(name, oid), ..purge(12, 40) };
+        let trips = |oid, purge| trips(scan(10, 100, 7), scan(20, 60, oid), &[purge]);
+        assert!(!trips(7, purge(&table, 7)));
+        assert!(trips(7, purge(&table, 8)), "another table of that name");
+        assert!(trips(8, purge(&table, 7)), "the table was swapped since the baseline");
+        assert!(trips(7, purge(&format!("{TABLE} (parent)"), 7)), "another column of it");
+        assert!(trips(7, purge(&format!("{TABLE}_old (id)"), 7)), "a table whose name only begins so");
+    }
+
+    #[test]
+    fn rows_that_came_and_were_purged_since_the_baseline_are_none_of_those_that_it_counted() {
+        let made = |times: &[(u32, u64)]| {
+            let times = times.iter().map(|(time, rows)| (at(0) + chrono::Duration::seconds((*time).into()), *rows));
+            BTreeMap::from([(TABLE.to_owned(), times.collect())])
+        };
+        // 40 came and went, and 40 others of the 100 vanished.
+        let purge = |times: &[(u32, u64)]| PurgedRows { made: made(times), ..purge(12, 40) };
+        assert!(trips(scan(10, 100), scan(20, 60), &[purge(&[(1, 40)])]));
+        assert!(!trips(scan(10, 100), scan(20, 60), &[purge(&[(0, 40)])]), "made by the time of the baseline");
+        assert!(trips(scan(10, 100), scan(20, 60), &[purge(&[(0, 20), (1, 5), (9, 15)])]));
+        assert!(!trips(scan(10, 100), scan(20, 60), &[purge(&[(0, 20)])]), "of the others nobody knows the age");
+        assert!(trips(scan(10, 100), scan(20, 60), &[purge(&[(1, 400)])]), "more were to go than went");
     }
 }

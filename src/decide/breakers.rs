@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 
 use crate::config::{Limits, Scope};
 use crate::diff::Overlap;
-use crate::model::{DatabaseIdentity, Grace, OpenTransactions, Snapshot, Timestamp, human_bytes, human_count};
+use crate::model::{
+    DatabaseIdentity, Grace, OpenTransactions, Snapshot, TableIdentity, Timestamp, human_bytes, human_count,
+};
 
 /// The clocks may differ by this much.
 pub const MAX_SKEW: chrono::Duration = chrono::Duration::minutes(5);
@@ -186,6 +188,13 @@ impl TargetFingerprint {
     }
 }
 
+impl std::fmt::Display for TargetFingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { endpoint, bucket, prefix, patterns } = self;
+        write!(f, "bucket `{bucket}` at {endpoint}, prefix `{prefix}`, patterns `{}`", patterns.join("`, `"))
+    }
+}
+
 /// What one complete scan observed: a good one's, or an acknowledged one's, is the baseline of the next.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
@@ -212,21 +221,30 @@ pub struct Observation {
 pub struct PurgedRows {
     /// The transaction.
     pub xid: u64,
-    /// The database that it ran in: cluster, timeline and name.
-    pub database: (String, String, String),
+    /// The database that it ran in, with the live tables of its scope.
+    pub identity: DatabaseIdentity,
     /// How many rows of each live table it removed.
     pub rows: BTreeMap<String, u64>,
+    /// When rows that it was to remove were made, by table: how many for each time. Those of unknown age are not in it.
+    pub made: BTreeMap<String, BTreeMap<Timestamp, u64>>,
 }
 
 impl PurgedRows {
-    /// Whether `later` saw them removed and `earlier` did not. Where that cannot be told, nobody vouches for the drop.
-    fn fell_between(&self, earlier: &Observation, later: &Observation) -> bool {
-        let is_here = |observation: &Observation| {
-            let DatabaseIdentity { system, timeline, database, .. } = &observation.identity;
-            (system, timeline, database) == (&self.database.0, &self.database.1, &self.database.2)
+    /// How many rows of `table` `earlier` counted and `later` did not, because of it. Where that cannot be told, nobody vouches
+    /// for the drop.
+    fn fell_between(&self, earlier: &Observation, later: &Observation, table: &str) -> u64 {
+        let reads = |observation: &Observation, found: &TableIdentity| {
+            observation.identity.is_same_database(&self.identity) && observation.identity.tables.contains(found)
         };
+        let is_read = |found: &TableIdentity| found.is_of(table) && reads(earlier, found) && reads(later, found);
         let saw = |observation: &Observation| observation.snapshot.as_ref().map(|snapshot| snapshot.saw(self.xid));
-        is_here(earlier) && is_here(later) && saw(earlier) == Some(false) && saw(later) == Some(true)
+        if !self.identity.tables.iter().any(is_read) || saw(earlier) != Some(false) || saw(later) != Some(true) {
+            return 0;
+        }
+        // A row that came after the earlier scan is none that the scan counted.
+        let made = self.made.get(table).into_iter().flatten();
+        let later_made: u64 = made.filter(|(made, _)| **made > earlier.as_of).map(|(_, rows)| rows).sum();
+        self.rows.get(table).copied().unwrap_or(0).saturating_sub(later_made)
     }
 }
 
@@ -408,15 +426,11 @@ fn live_drop(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limits: &Limi
     let Some(baseline) = baseline else {
         return Reading::not_judged(Breaker::LiveDrop, "no earlier scan to compare with");
     };
-    let own: Vec<&PurgedRows> = evidence
-        .purges
-        .iter()
-        .filter(|purge| purge.fell_between(&baseline.observation, evidence.observation))
-        .collect();
     let mut worst: Option<(f64, u64, String)> = None;
     for (table, before) in &baseline.observation.rows {
         let now = evidence.observation.rows.get(table).copied().unwrap_or(0);
-        let purged: u64 = own.iter().filter_map(|purge| purge.rows.get(table)).sum();
+        let fell = |purge: &PurgedRows| purge.fell_between(&baseline.observation, evidence.observation, table);
+        let purged: u64 = evidence.purges.iter().map(fell).sum();
         let expected = before.saturating_sub(purged);
         let fallen = expected.saturating_sub(now);
         #[expect(clippy::cast_precision_loss, reason = "a share needs no more digits")]

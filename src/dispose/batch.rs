@@ -12,7 +12,7 @@ use crate::clock::Stopwatch;
 use crate::list::references::{ReferencesError, WithoutSentinels};
 use crate::metrics;
 use crate::model::{DatasetId, Object, ObjectKey, RunId};
-use crate::record::{KeyOutcome, OBJECT_LOCK};
+use crate::record::{KeyOutcome, OBJECT_LOCK, RecordError};
 use crate::s3::{KeyReply, StoreError, StoreFault, retry};
 
 /// Up to 1000 objects of one group.
@@ -101,7 +101,7 @@ impl Disposal<'_> {
                 }
             };
             // Writing the intent and asking may have taken long: what was listed by then may be another object by now. Copies in
-            // quarantine are written by nobody else, so their listing may age.
+            // quarantine are written by nobody else, so their listing may age; of a purged dataset everything goes, however new.
             if task.first_run.is_some() && is_stale(task.listed) {
                 self.give_up(std::mem::take(&mut again), is_in_flight, LISTING_TOO_OLD).await;
                 break;
@@ -189,8 +189,8 @@ impl Disposal<'_> {
             Ok(live) if live.contains(&id) => {
                 tracing::warn!(dataset_id = %id, "the dataset has a row again; nothing more of it is deleted");
                 self.seen_live.lock().insert(id);
-                // At once: should this process die next, the id must be off the plan all the same.
-                if let Err(error) = self.ledger.forget(&self.scope.name, &[id]).await {
+                // At once: should this process die next, the id must be off the plan, or the purge, all the same.
+                if let Err(error) = self.note_live(task).await {
                     self.halt(Halt::Record(error));
                 }
                 Err(SkipReason::LiveAgain)
@@ -214,14 +214,21 @@ impl Disposal<'_> {
         }
     }
 
+    /// Notes that the id was seen live, for every process that may go on.
+    async fn note_live(&self, task: &BatchTask<'_>) -> Result<(), RecordError> {
+        if task.first_run.is_none() {
+            self.ledger.note_live_again(self.run, &[task.id]).await?;
+        }
+        self.ledger.forget(&self.scope.name, &[task.id]).await.map(drop)
+    }
+
     /// Asks for the row. Rows that our own purges removed since the run read them are no sign that the table is another.
     async fn recheck(&self, id: DatasetId) -> Result<Vec<DatasetId>, ReferencesError> {
         let gone = match self.references.recheck(&[id], &self.anchor).await {
             Err(gone @ ReferencesError::SentinelsGone { .. }) => gone,
             answer => return answer,
         };
-        let asked: Vec<DatasetId> = self.anchor.sentinels.iter().flatten().copied().collect();
-        let purged = match self.ledger.purged_among(&self.anchor.identity, &asked).await {
+        let purged = match self.ledger.purged_since(&self.anchor).await {
             Ok(purged) => purged,
             Err(error) => {
                 self.halt(Halt::Record(error));
@@ -229,12 +236,14 @@ impl Disposal<'_> {
             }
         };
         let mut anchor = self.anchor.clone();
-        anchor.sentinels.iter_mut().for_each(|sentinels| sentinels.retain(|id| !purged.contains(id)));
+        for (sentinels, purged) in anchor.sentinels.iter_mut().zip(&purged) {
+            sentinels.retain(|id| !purged.contains(id));
+        }
         // A table of which nothing else is known has nothing to be recognised by; a purge has the row that it removed itself.
         let is_purge = self.anchor.without_sentinels == WithoutSentinels::MayFill;
         let is_recognisable =
             anchor.sentinels.iter().zip(&self.anchor.sentinels).all(|(left, all)| all.is_empty() || !left.is_empty());
-        if purged.is_empty() || !(is_recognisable || is_purge) {
+        if anchor == self.anchor || !(is_recognisable || is_purge) {
             return Err(gone);
         }
         self.references.recheck(&[id], &anchor).await

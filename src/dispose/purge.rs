@@ -4,6 +4,8 @@
 //! compare with: what lies under the id goes, because a person asked for it. Invariant: the row is asked for again before each
 //! attempt, with proof; an id that is live again loses nothing more.
 
+use std::collections::HashSet;
+
 use futures::StreamExt;
 use parking_lot::Mutex;
 
@@ -29,6 +31,13 @@ pub enum Cleared {
 }
 
 impl Disposal<'_> {
+    /// Leaves these ids alone, which an earlier process saw live again.
+    #[must_use]
+    pub fn without(self, live_again: HashSet<DatasetId>) -> Self {
+        *self.seen_live.lock() = live_again;
+        self
+    }
+
     /// Deletes what lies under these ids, several at once. Says why it ended early, if it did; the journal has every outcome.
     pub async fn clear(&self, ids: &[DatasetId]) -> (Vec<(DatasetId, Cleared)>, Option<Halt>) {
         let work = futures::stream::iter(ids).map(|id| async move { (*id, self.clear_id(*id).await) });
@@ -80,6 +89,9 @@ impl Disposal<'_> {
 
     /// Lists the group and deletes it page by page, several batches at once.
     async fn clear_listed(&self, id: DatasetId, prefix: &str) -> Ended {
+        if self.seen_live.lock().contains(&id) {
+            return Ended::Skipped(SkipReason::LiveAgain);
+        }
         let left = Mutex::new(None);
         let pages = Pages::new(self.store, prefix, false, &self.stop);
         let source = futures::stream::unfold(pages, |mut pages| {

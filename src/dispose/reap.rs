@@ -160,7 +160,7 @@ impl<'d> Reaper<'d> {
     /// Asks for copies of an id that nobody wants; says whether that is so. That it is wanted is on the disk before anything else
     /// is asked of it.
     async fn send_unwanted(&self, id: DatasetId, copies: &[Object], listed: Stopwatch, rules: &Rules<'_>) -> bool {
-        match self.send(id, copies.to_vec(), listed, Guard::NoRow).await {
+        match self.send(id, copies.to_vec(), listed, Guard::NoRow).await.map_err(|(reason, _)| reason) {
             Err(SkipReason::LiveAgain | SkipReason::Held | SkipReason::Rejected) => {
                 let disposal = &self.disposal;
                 if let Err(error) = disposal.ledger.want(&disposal.scope.name, &[id], rules.as_of).await {
@@ -193,18 +193,24 @@ impl<'d> Reaper<'d> {
             return waiting;
         }
         match self.send(id, spare.values().cloned().collect(), listed, Guard::SameOriginal(&spare)).await {
+            // At the last look its original was another, or not there.
+            Err((SkipReason::LiveAgain, left)) => waiting + left,
             Ok(()) | Err(_) => waiting,
         }
     }
 
+    /// Asks for copies, batch by batch.
+    ///
+    /// - Errors: why the rest was left, and how many copies that is.
     async fn send(
         &self,
         id: DatasetId,
         copies: Vec<Object>,
         listed: Stopwatch,
         guard: Guard<'_>,
-    ) -> Result<(), SkipReason> {
+    ) -> Result<(), (SkipReason, u64)> {
         let left = Mutex::new(None);
+        let mut unsent = copies.len() as u64;
         let mut rest = copies.into_iter();
         loop {
             let chunk: Vec<Object> = rest.by_ref().take(CHUNK_OBJECTS).collect();
@@ -215,7 +221,9 @@ impl<'d> Reaper<'d> {
                 let _permit = self.disposal.limiter.acquire().await;
                 let task =
                     BatchTask { id, first_run: None, prefix: &self.quarantine.prefix, listed, left: &left, guard };
-                self.disposal.delete_batch(&task, batch).await?;
+                let objects = batch.objects.len() as u64;
+                self.disposal.delete_batch(&task, batch).await.map_err(|reason| (reason, unsent))?;
+                unsent -= objects;
             }
         }
     }

@@ -13,9 +13,9 @@ use super::journal;
 use super::ledger::{Ledger, RecordError};
 use super::runs::{RunStart, insert_run};
 use super::sql::{Row, Transaction, statement};
-use crate::decide::breakers::PurgedRows;
+use crate::decide::breakers::{PurgedRows, TargetFingerprint};
 use crate::list::references::Anchor;
-use crate::model::{DatabaseIdentity, DatasetId, RunId, Sha256Hash, Timestamp};
+use crate::model::{DatasetId, RunId, Sha256Hash, Timestamp};
 
 /// Where a purge stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -126,6 +126,12 @@ pub struct PurgeEvidence {
     pub job: Option<PurgedJob>,
     /// Rows of the datasets in each live table, before.
     pub rows: BTreeMap<String, u64>,
+    /// When those rows were made, by table, where it tells: how many for each time.
+    #[serde(default)]
+    pub made: BTreeMap<String, BTreeMap<Timestamp, u64>>,
+    /// Where the objects of the datasets lie. One that an earlier version began does not say.
+    #[serde(default)]
+    pub target: Option<TargetFingerprint>,
 }
 
 /// A purge as the ledger remembers it.
@@ -145,6 +151,8 @@ pub struct PurgeRow {
     pub evidence: PurgeEvidence,
     /// Rows of each live table that it removed, once that is known.
     pub removed: Option<BTreeMap<String, u64>>,
+    /// Whether it was told, in the log and to the platform, that they are gone.
+    pub is_told: bool,
     /// When it began, by the host's clock.
     pub began_at: Timestamp,
 }
@@ -239,39 +247,63 @@ impl Ledger {
         let select = "SELECT * FROM purges WHERE state IN ('committed', 'done') AND xid >= $1 ORDER BY xid";
         let select = statement("read what purges removed", select).bind(snapshot.first_unseen());
         let of = |row: &Row| {
-            let purge = read(row)?;
-            let identity = purge.evidence.anchor.identity;
-            let database = (identity.system, identity.timeline, identity.database);
-            Ok(PurgedRows { xid: purge.xid, database, rows: purge.removed.unwrap_or_default() })
+            let PurgeRow { xid, removed, evidence: PurgeEvidence { anchor, made, .. }, .. } = read(row)?;
+            Ok(PurgedRows { xid, identity: anchor.identity, rows: removed.unwrap_or_default(), made })
         };
         select.all(&self.database).await?.iter().map(of).collect()
     }
 
-    /// Which of `ids` committed purges, of whichever scope, removed from the tables of `identity`.
-    pub async fn purged_among(
-        &self,
-        identity: &DatabaseIdentity,
-        ids: &[DatasetId],
-    ) -> Result<HashSet<DatasetId>, RecordError> {
-        if ids.is_empty() {
-            return Ok(HashSet::new());
-        }
+    /// Which sentinels of each table of `anchor` committed purges, of whichever scope, removed since it was taken.
+    pub async fn purged_since(&self, anchor: &Anchor) -> Result<Vec<HashSet<DatasetId>>, RecordError> {
+        let mut purged = vec![HashSet::new(); anchor.sentinels.len()];
+        let ids: Vec<DatasetId> = anchor.sentinels.iter().flatten().copied().collect();
+        // Where nobody can tell what the anchor saw, nobody vouches for what it misses.
+        let Some(snapshot) = anchor.snapshot.as_ref().filter(|_| !ids.is_empty()) else { return Ok(purged) };
         let places: Vec<String> = (0..ids.len()).map(|place| format!("${}", place + 1)).collect();
         let select = format!(
-            "SELECT i.id AS id, p.evidence AS evidence FROM purged_ids AS i JOIN purges AS p ON p.run_id = i.run_id \
+            "SELECT i.id AS id, p.xid AS xid, p.evidence AS evidence FROM purged_ids AS i JOIN purges AS p ON p.run_id = i.run_id \
              WHERE i.id IN ({}) AND p.state IN ('committed', 'done')",
             places.join(", ")
         );
         let select = statement("look for purged ids", select);
         let rows = ids.iter().fold(select, |select, id| select.bind(*id)).all(&self.database).await?;
-        let mut purged = HashSet::new();
         for row in &rows {
-            let seen = read_evidence(row)?.anchor.identity;
-            if seen.is_same_database(identity) && identity.tables.iter().any(|table| seen.tables.contains(table)) {
-                purged.insert(DatasetId(row.get("id")?));
+            let (id, of) = (DatasetId(row.get("id")?), read_evidence(row)?.anchor.identity);
+            if !of.is_same_database(&anchor.identity) || snapshot.saw(row.count("xid")?) {
+                continue;
+            }
+            for (table, purged) in anchor.identity.tables.iter().zip(&mut purged) {
+                if of.tables.contains(table) {
+                    purged.insert(id);
+                }
             }
         }
         Ok(purged)
+    }
+
+    /// Notes that it was told that the rows of a purge are gone.
+    pub async fn note_purge_told(&self, run: RunId) -> Result<(), RecordError> {
+        let update = "UPDATE purges SET is_told = TRUE WHERE run_id = $1";
+        statement("note that a purge was told", update).bind(run).run(&self.database).await.map(drop)
+    }
+
+    /// Notes that a dataset whose row a purge removed has one again: nothing more of it goes by that purge, whatever a later
+    /// answer says. When this returns, it is on the disk.
+    pub async fn note_live_again(&self, run: RunId, ids: &[DatasetId]) -> Result<(), RecordError> {
+        const STEP: &str = "note that a purged dataset is live again";
+        let mut transaction = self.begin(STEP).await?;
+        for id in ids {
+            let update = "UPDATE purged_ids SET is_live_again = TRUE WHERE run_id = $1 AND id = $2";
+            statement(STEP, update).bind(run).bind(*id).run(&mut transaction).await?;
+        }
+        transaction.commit(STEP).await
+    }
+
+    /// The datasets of a purge that were seen live since.
+    pub async fn live_again(&self, run: RunId) -> Result<HashSet<DatasetId>, RecordError> {
+        let select = "SELECT id FROM purged_ids WHERE run_id = $1 AND is_live_again";
+        let rows = statement("read which purged datasets are live again", select).bind(run).all(&self.database).await?;
+        rows.iter().map(|row| Ok(DatasetId(row.get("id")?))).collect()
     }
 }
 
@@ -316,6 +348,7 @@ fn read(row: &Row) -> Result<PurgeRow, RecordError> {
         xid: row.count("xid")?,
         evidence: read_evidence(row)?,
         removed: removed.map(|text| serde_json::from_str(&text).map_err(|_| unreadable())).transpose()?,
+        is_told: row.get("is_told")?,
         began_at: row.get("began_at")?,
     })
 }

@@ -16,11 +16,16 @@ impl Platform {
     /// The tables of the platform, ten live datasets, and a ledger that knows them.
     pub async fn new() -> Self {
         let platform = Self::without_ledger().await;
-        for _ in 0..10 {
-            platform.world.live(0).await;
-        }
-        platform.world.audit().await;
+        platform.settle_in().await;
         platform
+    }
+
+    /// Ten live datasets, and a first audit of what is there: the ledger knows database and target from now on.
+    pub async fn settle_in(&self) {
+        for _ in 0..10 {
+            self.world.live(0).await;
+        }
+        self.world.audit().await;
     }
 
     /// The tables of the platform, without a row.

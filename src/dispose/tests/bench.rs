@@ -19,7 +19,7 @@ use crate::list::references::{
     Anchor, DatabaseIdentity, LiveRow, ProvenReferences, References, ReferencesError, TableIdentity, WithoutSentinels,
 };
 use crate::list::uploads::{Uploads, Watch};
-use crate::model::{DatasetId, Group, Object, ObjectKey, RunId, Sha256Hash, Timestamp, Versioning};
+use crate::model::{DatasetId, Group, Object, ObjectKey, RunId, Sha256Hash, Snapshot, Timestamp, Versioning};
 use crate::parse::prefix_of;
 use crate::plan::PlanGroup;
 use crate::record::Ledger;
@@ -497,7 +497,12 @@ impl Bench {
 }
 
 pub fn anchor() -> Anchor {
-    Anchor { identity: identity(), sentinels: vec![vec![id(900)]], without_sentinels: WithoutSentinels::StaysEmpty }
+    Anchor {
+        identity: identity(),
+        sentinels: vec![vec![id(900)]],
+        without_sentinels: WithoutSentinels::StaysEmpty,
+        snapshot: Snapshot::parse("5:5:"),
+    }
 }
 
 fn identity() -> DatabaseIdentity {

@@ -1,8 +1,10 @@
 //! The objects of purged datasets: everything under every pattern of an id goes, unless its row is back.
 
+use std::collections::HashSet;
+
 use super::bench::*;
 use crate::dispose::purge::Cleared;
-use crate::dispose::{Halt, SkipReason};
+use crate::dispose::{Disposal, Halt, SkipReason};
 use crate::model::DatasetId;
 use crate::s3::{KeyReply, StoreFault};
 
@@ -65,6 +67,27 @@ async fn a_row_that_is_back_keeps_everything() {
     assert_eq!(cleared, [(id(1), Cleared::Partly)]);
     assert_eq!((bench.deletes(), bench.world().objects.len()), (0, 1500));
     assert_eq!(bench.disposals(1).await[0], word(SkipReason::LiveAgain));
+}
+
+#[tokio::test]
+async fn a_row_that_is_back_keeps_everything_to_a_process_that_goes_on_though_it_is_gone_again() {
+    let bench = with_objects(2, &["a"]).await;
+    super::purged::purge(&bench, &[1, 2], 5, anchor().identity).await;
+    bench.world().live.insert(id(1));
+    let progress = |_| {};
+    let disposal = || Disposal::new(&bench.scope, plan(), run(5), anchor(), bench.tools(&progress));
+    // The process dies with the answer.
+    assert_eq!(disposal().clear(&[id(1)]).await.0, [(id(1), Cleared::Partly)]);
+    assert_eq!(bench.ledger.live_again(run(5)).await.expect("readable"), HashSet::from([id(1)]));
+    bench.world().live.clear();
+    let live_again = bench.ledger.live_again(run(5)).await.expect("readable");
+    let (mut cleared, halt) = disposal().without(live_again).clear(&[id(1), id(2)]).await;
+    cleared.sort_unstable_by_key(|(id, _)| *id);
+    assert!(halt.is_none());
+    assert_eq!(cleared, [(id(1), Cleared::Partly), (id(2), Cleared::Whole)]);
+    assert!(bench.world().objects.keys().all(|key| key.starts_with(&prefix(0, 1)) || key.starts_with(&prefix(1, 1))));
+    assert_eq!(bench.world().objects.len(), 2);
+    assert_eq!(bench.disposals(1).await, [word(SkipReason::LiveAgain), word(SkipReason::LiveAgain)]);
 }
 
 #[tokio::test]

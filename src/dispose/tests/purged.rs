@@ -1,31 +1,42 @@
 //! Known ids that our own purges removed since the run read them: which missing ones they account for in a re-check.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::bench::*;
 use crate::dispose::{Disposal, Halt};
-use crate::list::references::{Anchor, ReferencesError, WithoutSentinels};
+use crate::list::references::{Anchor, DatabaseIdentity, ReferencesError, TableIdentity, WithoutSentinels};
 use crate::model::DatasetId;
 use crate::record::{PurgeEvidence, PurgeRow, PurgeState, PurgeSubject, PurgedDataset, RunStart};
 
-/// Writes a purge of these ids that committed.
-async fn purge(bench: &Bench, ids: &[u128]) {
+/// The anchor of a run that read a table for each of these known ids.
+fn anchor_of(known: Known, without_sentinels: WithoutSentinels) -> Anchor {
+    let mut anchor = Anchor { sentinels: ids(known), without_sentinels, ..anchor() };
+    let table = |n: usize| TableIdentity { name: format!("s.t{n} (id)"), oid: n.try_into().expect("small") };
+    anchor.identity.tables = (0..known.len()).map(table).collect();
+    anchor
+}
+
+/// Writes a purge of these ids that committed, by transaction `xid` of a scope that reads the tables of `identity`.
+pub(super) async fn purge(bench: &Bench, ids: &[u128], xid: u64, identity: DatabaseIdentity) {
     let dataset = |n: &u128| PurgedDataset { id: id(*n), kind: "iq_raw".into(), name: None, has_objects: true };
     let evidence = PurgeEvidence {
-        anchor: anchor(),
+        anchor: Anchor { identity, ..anchor() },
         as_of: at(500),
         datasets: ids.iter().map(dataset).collect(),
         job: None,
         rows: BTreeMap::new(),
+        made: BTreeMap::new(),
+        target: None,
     };
     let row = PurgeRow {
         run: run(5),
         scope: SCOPE.into(),
         subject: PurgeSubject::Job(uuid::Uuid::from_u128(5)),
         state: PurgeState::Intended,
-        xid: 5,
+        xid,
         evidence,
         removed: None,
+        is_told: false,
         began_at: at(500),
     };
     let start = RunStart {
@@ -55,7 +66,7 @@ async fn dispose(bench: &Bench, known: Known, without_sentinels: WithoutSentinel
     let candidate = bench.plant(1, &[0], &["a"]).await;
     bench.world().rechecks.extend((0..missing).map(|_| gone()));
     let progress = |_| {};
-    let anchor = Anchor { sentinels: ids(known), without_sentinels, ..anchor() };
+    let anchor = anchor_of(known, without_sentinels);
     Disposal::new(&bench.scope, plan(), run(2), anchor, bench.tools(&progress)).run(&[candidate]).await
 }
 
@@ -71,7 +82,7 @@ async fn known_ids_that_a_purge_removed_are_left_out_when_the_others_are_asked_f
     ];
     for (known, without, purged, left) in cases {
         let bench = Bench::new().await;
-        purge(&bench, purged).await;
+        purge(&bench, purged, 5, anchor_of(known, without).identity).await;
         assert!(dispose(&bench, known, without, 1).await.is_none(), "{known:?}");
         assert_eq!(bench.world().sentinels, [ids(known), ids(left)]);
         assert!(bench.world().objects.is_empty(), "{known:?}");
@@ -90,7 +101,7 @@ async fn known_ids_that_no_purge_accounts_for_end_the_run() {
     ];
     for (known, without, purged) in cases {
         let bench = Bench::new().await;
-        purge(&bench, purged).await;
+        purge(&bench, purged, 5, anchor_of(known, without).identity).await;
         let halt = dispose(&bench, known, without, 1).await;
         assert!(matches!(halt, Some(Halt::References(ReferencesError::SentinelsGone { .. }))), "{known:?} {purged:?}");
         assert_eq!((bench.rechecks(), bench.deletes()), (1, 0), "{known:?} {purged:?}");
@@ -101,8 +112,43 @@ async fn known_ids_that_no_purge_accounts_for_end_the_run() {
 #[tokio::test]
 async fn known_ids_that_are_missing_beside_those_of_a_purge_end_the_run() {
     let bench = Bench::new().await;
-    purge(&bench, &[900]).await;
+    purge(&bench, &[900], 5, anchor_of(&[&[]], WithoutSentinels::StaysEmpty).identity).await;
     let halt = dispose(&bench, &[&[900, 901, 902]], WithoutSentinels::StaysEmpty, 2).await;
     assert!(matches!(halt, Some(Halt::References(ReferencesError::SentinelsGone { .. }))));
     assert_eq!((bench.rechecks(), bench.deletes()), (2, 0));
+}
+
+#[tokio::test]
+async fn a_purge_accounts_only_for_what_the_run_saw_before_it_and_in_the_tables_that_it_removed_from() {
+    let known: Known = &[&[900, 901, 902], &[910, 911]];
+    let identity = anchor_of(known, WithoutSentinels::StaysEmpty).identity;
+    let another = |change: fn(&mut DatabaseIdentity)| {
+        let mut identity = identity.clone();
+        change(&mut identity);
+        identity
+    };
+    let cases = [
+        (5, identity.clone(), true),
+        (4, identity.clone(), false),
+        (5, another(|identity| identity.timeline = "2".into()), false),
+        (5, another(|identity| identity.tables.truncate(1)), true),
+        (5, another(|identity| drop(identity.tables.remove(0))), false),
+        (5, another(|identity| identity.tables[0].oid = 7), false),
+    ];
+    for (xid, identity, accounts) in cases {
+        let bench = Bench::new().await;
+        purge(&bench, &[901, 902], xid, identity.clone()).await;
+        let halt = dispose(&bench, known, WithoutSentinels::StaysEmpty, 1).await;
+        assert_eq!(halt.is_none(), accounts, "{xid} {identity}");
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_can_tell_what_the_run_saw_no_purge_accounts_for_anything() {
+    let bench = Bench::new().await;
+    purge(&bench, &[900], 5, anchor().identity).await;
+    let seen = Anchor { sentinels: ids(&[&[900, 901]]), ..anchor() };
+    assert_eq!(bench.ledger.purged_since(&seen).await.expect("readable"), [HashSet::from([id(900)])]);
+    let unseen = Anchor { snapshot: None, ..seen };
+    assert_eq!(bench.ledger.purged_since(&unseen).await.expect("readable"), [HashSet::new()]);
 }

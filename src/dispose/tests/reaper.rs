@@ -151,6 +151,7 @@ async fn an_original_that_goes_after_it_was_seen_keeps_its_copy() {
     let (emptied, halt) = reap(&bench, &Holds::default(), &[1]).await;
     assert!(halt.is_none() && !emptied.is_empty);
     assert_eq!((bench.deletes(), left(&bench).len()), (0, 2), "all that one request would name");
+    assert_eq!(emptied.waiting, 2, "both wait");
     let looks = bench.world().count(|asked| matches!(asked, Asked::Head(_)));
     assert_eq!(looks, 4, "two before, and two right before the request");
 }

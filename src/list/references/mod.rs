@@ -66,6 +66,9 @@ pub struct Anchor {
     pub sentinels: Vec<Vec<DatasetId>>,
     /// What a table without sentinels must be.
     pub without_sentinels: WithoutSentinels,
+    /// Which transactions the run's read saw, where the database tells it.
+    #[serde(default)]
+    pub snapshot: Option<Snapshot>,
 }
 
 /// What a re-check expects of a table in which the run found nothing to recognise it by.
@@ -85,14 +88,23 @@ pub struct Look {
     pub anchor: Anchor,
     /// The database's clock.
     pub database_time: Timestamp,
-    /// How many rows each of the ids has, by table, in the order of the configuration.
-    pub rows: Vec<BTreeMap<DatasetId, u64>>,
+    /// What rows each of the ids has, by table, in the order of the configuration.
+    pub rows: Vec<BTreeMap<DatasetId, RowsOf>>,
+}
+
+/// The rows of one id in one table: at least one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RowsOf {
+    /// How many.
+    pub count: u64,
+    /// When the newest of them was made, where the table tells it.
+    pub newest: Option<Timestamp>,
 }
 
 impl Look {
     /// Whether any live table has a row of `id`.
     pub fn is_live(&self, id: DatasetId) -> bool {
-        self.rows.iter().any(|rows| rows.get(&id).is_some_and(|rows| *rows > 0))
+        self.rows.iter().any(|rows| rows.get(&id).is_some_and(|rows| rows.count > 0))
     }
 }
 
@@ -103,6 +115,7 @@ impl ProvenReferences {
             identity: self.identity.clone(),
             sentinels: self.tables.iter().map(|table| table.sentinels.clone()).collect(),
             without_sentinels: WithoutSentinels::StaysEmpty,
+            snapshot: self.snapshot.clone(),
         }
     }
 }
@@ -265,12 +278,14 @@ pub trait References: Send + Sync {
     ///
     /// - Errors: [`ReferencesError`]; a purge that gets one removes nothing.
     async fn look(&self, ids: &[DatasetId]) -> Result<Look, ReferencesError> {
-        let mut rows: Vec<BTreeMap<DatasetId, u64>> = Vec::new();
+        let mut rows: Vec<BTreeMap<DatasetId, RowsOf>> = Vec::new();
         let proven = self
             .read(&mut |row| {
                 rows.resize_with(rows.len().max(row.table + 1), BTreeMap::new);
                 if ids.contains(&row.id) {
-                    *rows[row.table].entry(row.id).or_default() += 1;
+                    let of = rows[row.table].entry(row.id).or_default();
+                    of.count += 1;
+                    of.newest = of.newest.max(row.created_at);
                 }
             })
             .await?;
@@ -400,7 +415,8 @@ mod tests {
         };
         let ids = |count: u128| (0..count).map(|n| DatasetId(uuid::Uuid::from_u128(n))).collect::<Vec<_>>();
         let without_sentinels = WithoutSentinels::StaysEmpty;
-        let anchor = Anchor { identity: identity.clone(), sentinels: vec![ids(16), ids(3)], without_sentinels };
+        let anchor =
+            Anchor { identity: identity.clone(), sentinels: vec![ids(16), ids(3)], without_sentinels, snapshot: None };
         let check_anchor = |found: &DatabaseIdentity, sentinels: &[usize], anchor: &Anchor| {
             let recognised: Vec<_> = sentinels
                 .iter()
@@ -427,7 +443,12 @@ mod tests {
         let tables = vec![TableIdentity { name: "s.a".into(), oid: 1 }];
         let identity = DatabaseIdentity { system: "1".into(), timeline: "1".into(), database: "d".into(), tables };
         let check = |has_rows, without_sentinels| {
-            let anchor = Anchor { identity: identity.clone(), sentinels: vec![Vec::new()], without_sentinels };
+            let anchor = Anchor {
+                identity: identity.clone(),
+                sentinels: vec![Vec::new()],
+                without_sentinels,
+                snapshot: None,
+            };
             check_anchor(&identity, &[Recognised { sentinels: 0, has_rows }], &anchor)
         };
         assert!(check(false, WithoutSentinels::StaysEmpty).is_ok());

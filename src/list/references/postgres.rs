@@ -16,8 +16,8 @@ use uuid::Uuid;
 
 use super::{
     Anchor, DatabaseIdentity, LiveRow, Look, OpenTransactions, ProvenReferences, ProvenTable, Recognised, References,
-    ReferencesError, SENTINELS, SentinelSample, Snapshot, TableIdentity, Tables, WithoutSentinels, check_anchor, holds,
-    read_id,
+    ReferencesError, RowsOf, SENTINELS, SentinelSample, Snapshot, TableIdentity, Tables, WithoutSentinels,
+    check_anchor, holds, read_id,
 };
 use crate::config::secrets::DatabaseUrl;
 use crate::config::{LiveTable, TableName, quote};
@@ -122,6 +122,7 @@ impl PostgresReferences {
     async fn look_on(&self, mut connection: PgConnection, ids: &[DatasetId]) -> Result<Look, ReferencesError> {
         let tables = self.begin(&mut connection).await?;
         let (identity, database_time, _) = identify(&mut connection, &tables).await?;
+        let snapshot = snapshot(&mut connection).await?;
         let (mut sentinels, mut rows) = (Vec::with_capacity(tables.len()), Vec::with_capacity(tables.len()));
         for table in &tables {
             let (of_table, of_ids) = sample(&mut connection, table, ids).await?;
@@ -130,7 +131,7 @@ impl PostgresReferences {
         }
         execute(&mut connection, "end the transaction", "COMMIT").await?;
         self.idle.lock().await.push(connection);
-        let anchor = Anchor { identity, sentinels, without_sentinels: WithoutSentinels::MayFill };
+        let anchor = Anchor { identity, sentinels, without_sentinels: WithoutSentinels::MayFill, snapshot };
         Ok(Look { anchor, database_time, rows })
     }
 
@@ -256,6 +257,14 @@ async fn open_transactions(connection: &mut PgConnection) -> Result<OpenTransact
     Ok(OpenTransactions::Since(oldest))
 }
 
+/// The expression that gives when a row was made; NULL where that is not known.
+fn created_at(live: &LiveTable) -> String {
+    live.created_at_column.as_ref().map_or("NULL::timestamptz".to_owned(), |column| {
+        let column = quote(column);
+        format!("CASE WHEN pg_catalog.isfinite({column}::timestamptz) THEN {column}::timestamptz END")
+    })
+}
+
 /// Streams one table and proves that what arrived is what is there.
 async fn read_table(
     connection: &mut PgConnection,
@@ -263,7 +272,7 @@ async fn read_table(
     index: usize,
     visit: &mut (dyn FnMut(LiveRow) + Send),
 ) -> Result<ProvenTable, ReferencesError> {
-    let LiveTable { table: name, id_column, created_at_column, expects_objects, .. } = table.config;
+    let LiveTable { table: name, id_column, expects_objects, .. } = table.config;
     let (from, id) = (name.quoted(), quote(id_column));
     let step = format!("read `{name}`");
     let failed = |source| statement(&step, source);
@@ -274,10 +283,7 @@ async fn read_table(
     let (expected, expected_xor): (i64, i64) =
         sqlx::query_as(AssertSqlSafe(proof)).persistent(false).fetch_one(&mut *connection).await.map_err(failed)?;
 
-    let created = created_at_column.as_ref().map_or("NULL::timestamptz".to_owned(), |column| {
-        let column = quote(column);
-        format!("CASE WHEN pg_catalog.isfinite({column}::timestamptz) THEN {column}::timestamptz END")
-    });
+    let created = created_at(table.config);
     let expects = expects_objects.as_ref().map_or("true".to_owned(), |expects| {
         format!("coalesce({}::text = ANY($1::text[]), false)", quote(&expects.column))
     });
@@ -359,36 +365,43 @@ async fn find_in_table(
     Ok(found.into_iter().collect())
 }
 
-/// Up to [`SENTINELS`] ids of the table that are none of `ids`, and how many rows each of `ids` has.
+/// Up to [`SENTINELS`] ids of the table that are none of `ids`, and what rows each of `ids` has.
 async fn sample(
     connection: &mut PgConnection,
     table: &Table<'_>,
     ids: &[DatasetId],
-) -> Result<(Vec<DatasetId>, BTreeMap<DatasetId, u64>), ReferencesError> {
+) -> Result<(Vec<DatasetId>, BTreeMap<DatasetId, RowsOf>), ReferencesError> {
     let (name, id) = (&table.config.table, quote(&table.config.id_column));
     let step = format!("look into `{name}`");
     let failed = |source| statement(&step, source);
-    let from = name.quoted();
+    let (from, created) = (name.quoted(), created_at(table.config));
     let (mut sentinels, mut rows) = (Vec::new(), BTreeMap::new());
     if table.has_uuid_ids {
         let asked: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
         let others = format!("SELECT {id} FROM {from} WHERE {id} <> ALL($1) LIMIT {SENTINELS}");
         let others = sqlx::query_scalar::<_, Uuid>(AssertSqlSafe(others)).persistent(false).bind(&asked);
         sentinels.extend(others.fetch_all(&mut *connection).await.map_err(failed)?.into_iter().map(DatasetId));
-        let counts = format!("SELECT {id}, pg_catalog.count(*) FROM {from} WHERE {id} = ANY($1) GROUP BY {id}");
-        let counts = sqlx::query_as::<_, (Uuid, i64)>(AssertSqlSafe(counts)).persistent(false).bind(&asked);
-        for (id, count) in counts.fetch_all(connection).await.map_err(failed)? {
-            rows.insert(DatasetId(id), u64::try_from(count).unwrap_or(0));
+        let counts = format!(
+            "SELECT {id}, pg_catalog.count(*), pg_catalog.max({created}) FROM {from} WHERE {id} = ANY($1) GROUP BY {id}"
+        );
+        let counts = sqlx::query_as::<_, (Uuid, i64, Option<Timestamp>)>(AssertSqlSafe(counts));
+        for (id, count, newest) in
+            counts.persistent(false).bind(&asked).fetch_all(connection).await.map_err(failed)?
+        {
+            rows.insert(DatasetId(id), RowsOf { count: u64::try_from(count).unwrap_or(0), newest });
         }
         return Ok((sentinels, rows));
     }
     // Another type may spell an id in many ways, which no comparison in the database covers.
-    let select = format!("SELECT {id}::text FROM {from} WHERE {id} IS NOT NULL");
-    let mut texts = sqlx::query_scalar::<_, String>(AssertSqlSafe(select)).persistent(false).fetch(connection);
-    while let Some(text) = texts.try_next().await.map_err(failed)? {
+    let select = format!("SELECT {id}::text, {created} FROM {from} WHERE {id} IS NOT NULL");
+    let select = sqlx::query_as::<_, (String, Option<Timestamp>)>(AssertSqlSafe(select));
+    let mut found = select.persistent(false).fetch(connection);
+    while let Some((text, created)) = found.try_next().await.map_err(failed)? {
         let id = read_id(&text, name)?;
         if ids.contains(&id) {
-            *rows.entry(id).or_default() += 1;
+            let of: &mut RowsOf = rows.entry(id).or_default();
+            of.count += 1;
+            of.newest = of.newest.max(created);
         } else if sentinels.len() < SENTINELS {
             sentinels.push(id);
         }

@@ -1,5 +1,7 @@
 //! Purges, on either kind of ledger. This file is read once for each.
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::decide::breakers::PurgedRows;
 use crate::list::references::{Anchor, WithoutSentinels};
@@ -10,6 +12,13 @@ use crate::record::{PurgeEvidence, PurgeRow, PurgeState, PurgeSubject, PurgedDat
 fn here() -> DatabaseIdentity {
     let tables = vec![TableIdentity { name: "s.t".into(), oid: 7 }];
     DatabaseIdentity { tables, ..observed(1).identity }
+}
+
+/// What a run that saw `snapshot` compares with: these ids as sentinels of every table.
+fn anchor(identity: DatabaseIdentity, ids: &[u128], snapshot: &str) -> Anchor {
+    let sentinels = identity.tables.iter().map(|_| ids.iter().map(|n| id(*n)).collect()).collect();
+    let snapshot = Snapshot::parse(snapshot);
+    Anchor { identity, sentinels, without_sentinels: WithoutSentinels::StaysEmpty, snapshot }
 }
 
 /// A purge of a job with the datasets 1 and 2, by transaction `xid`.
@@ -26,13 +35,17 @@ fn purge(n: u128, xid: u64) -> PurgeRow {
                 identity: here(),
                 sentinels: vec![vec![id(3)]],
                 without_sentinels: WithoutSentinels::MayFill,
+                snapshot: Snapshot::parse("9:9:"),
             },
             as_of: at(1),
             datasets: vec![dataset(1), dataset(2)],
             job: Some(PurgedJob { status: "running".into(), was_cancelled: true, detached: 0 }),
             rows: removed(2),
+            made: BTreeMap::from([("s.t".to_owned(), BTreeMap::from([(at(1), 2)]))]),
+            target: Some(observed(1).target),
         },
         removed: None,
+        is_told: false,
         began_at: at(2),
     }
 }
@@ -110,16 +123,20 @@ async fn a_purge_counts_in_every_scope_of_its_rows() {
     let vouched = book.purged_rows(OTHER).await.expect("readable");
     assert_eq!(vouched.into_iter().map(|purge| purge.rows).collect::<Vec<_>>(), [removed(2)]);
     assert_eq!(book.purged_rows(SCOPE).await.expect("readable"), [], "it has no baseline");
-    let purged =
-        async |identity: &DatabaseIdentity| !book.purged_among(identity, &[id(1)]).await.expect("readable").is_empty();
+    let purged = async |identity: &DatabaseIdentity| {
+        let anchor = anchor(identity.clone(), &[1], "20:20:");
+        let purged = book.purged_since(&anchor).await.expect("readable");
+        assert!(purged.iter().all(|ids| ids.is_empty() || *ids == HashSet::from([id(1)])));
+        purged.iter().map(|ids| ids.len()).collect::<Vec<_>>()
+    };
     let with = |tables: &[(&str, i64)]| {
         let tables = tables.iter().map(|(name, oid)| TableIdentity { name: (*name).into(), oid: *oid }).collect();
         DatabaseIdentity { tables, ..here() }
     };
-    assert!(purged(&with(&[("s.u", 8), ("s.t", 7)])).await, "another scope reads it among others");
-    assert!(!purged(&with(&[("s.t", 8)])).await, "another table of that name");
-    assert!(!purged(&with(&[("s.u", 8)])).await, "another table");
-    assert!(!purged(&DatabaseIdentity { timeline: "2".into(), ..here() }).await, "another timeline");
+    assert_eq!(purged(&with(&[("s.u", 8), ("s.t", 7)])).await, [0, 1], "another scope reads it among others");
+    assert_eq!(purged(&with(&[("s.t", 8)])).await, [0], "another table of that name");
+    assert_eq!(purged(&with(&[("s.u", 8)])).await, [0], "another table");
+    assert_eq!(purged(&DatabaseIdentity { timeline: "2".into(), ..here() }).await, [0], "another timeline");
 }
 
 #[tokio::test]
@@ -153,18 +170,36 @@ async fn only_what_committed_vouches_for_rows_and_ids() {
     let vouched: Vec<PurgedRows> = book.purged_rows(SCOPE).await.expect("readable");
     let xids: Vec<u64> = vouched.iter().map(|purge| purge.xid).collect();
     assert_eq!(xids, [20, 21], "the baseline surely saw the one before, and the others are not committed");
-    assert_eq!((vouched[0].rows.clone(), vouched[0].database.2.as_str()), (removed(2), "d"));
-    let purged = book.purged_among(&here(), &[id(1), id(3)]).await.expect("readable");
-    assert_eq!(purged.into_iter().collect::<Vec<_>>(), [id(1)]);
+    let of = purge(3, 20).evidence;
+    assert_eq!((&vouched[0].rows, &vouched[0].identity, &vouched[0].made), (&removed(2), &here(), &of.made));
+    let since = async |snapshot: &str| book.purged_since(&anchor(here(), &[1, 3], snapshot)).await.expect("readable");
+    assert_eq!(since("21:21:").await, [HashSet::from([id(1)])]);
+    assert_eq!(since("22:22:").await, [HashSet::new()], "it saw every purge that committed");
+    assert_eq!(since("21:22:21").await, [HashSet::from([id(1)])], "one was in progress");
+}
+
+#[tokio::test]
+async fn a_dataset_that_is_live_again_and_what_was_told_are_remembered() {
+    let book = book!();
+    intend(&book, &purge(1, 9)).await;
+    intend(&book, &purge(2, 10)).await;
+    book.note_live_again(run(1), &[id(2)]).await.expect("noted");
+    assert_eq!(book.live_again(run(1)).await.expect("readable"), HashSet::from([id(2)]));
+    assert_eq!(book.live_again(run(2)).await.expect("readable"), HashSet::new(), "another purge");
+    book.note_purge_told(run(1)).await.expect("noted");
+    let is_told = async |n| book.purge(run(n)).await.expect("readable").expect("known").is_told;
+    assert_eq!((is_told(1).await, is_told(2).await), (true, false));
+    assert!(book.verify_chain(&[]).await.expect("readable").is_ok());
 }
 
 #[tokio::test]
 async fn ids_of_which_nothing_committed_are_not_purged() {
     let book = book!();
+    let before = anchor(here(), &[1], "9:9:");
     intend(&book, &purge(1, 9)).await;
-    assert!(book.purged_among(&here(), &[id(1)]).await.expect("readable").is_empty());
+    assert_eq!(book.purged_since(&before).await.expect("readable"), [HashSet::new()]);
     book.end_purge(run(1), PurgeState::Aborted).await.expect("ended");
-    assert!(book.purged_among(&here(), &[id(1)]).await.expect("readable").is_empty());
+    assert_eq!(book.purged_since(&before).await.expect("readable"), [HashSet::new()]);
 }
 
 #[tokio::test]

@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Removed;
-use super::rows::{fate_of, rows_by_table, tell as tell_rows};
+use super::rows::{check_latches_of, fate_of, rows_by_table, tell as tell_rows};
+use super::{Refusal, Removed};
 use crate::clock::Stopwatch;
 use crate::config::Scope;
+use crate::decide::breakers::TargetFingerprint;
 use crate::dispose::pace::{Pace, Pacer};
 use crate::dispose::purge::Cleared;
 use crate::dispose::{Aside, Consent, Disposal, Halt, Tools, Unnoted};
@@ -21,7 +22,9 @@ use crate::metrics::{self, PurgeOutcome};
 use crate::model::{DatasetId, RunId, Timestamp, Versioning};
 use crate::platform::Fate;
 use crate::record::{LockError, PurgeRow, PurgeState, PurgeSubject, Undo, UndoKind};
-use crate::report::{Deletion, Outcome, PurgeReport, PurgedDatasetReport, PurgedJobReport, QuarantineFolder, undo};
+use crate::report::{
+    Deletion, Outcome, PurgeReport, PurgedDatasetReport, PurgedJobReport, QuarantineFolder, Summary, undo,
+};
 use crate::run::telling::tell_deletions;
 use crate::run::{Keyring, Reading, RunFailure, ScopeEnd, Services, Session, SetupError};
 use crate::s3::{StoreFault, retry};
@@ -89,7 +92,7 @@ async fn go_on(services: &Services, keyring: &Keyring, run: RunId) -> Result<Cle
     })?;
     let reading = keyring.reading(services, scope).map_err(RunFailure::from)?;
     let mut session = begin(services, scope, &reading, &purge).await?;
-    session.notifier = Some(keyring.notifier(&services.config));
+    let has_report = services.ledger.run(&run.to_string()).await?.is_some_and(|run| run.summary.is_some());
     let watch = Stopwatch::start();
     let mut work = Work { keyring, reading: &reading, purge, left: Vec::new() };
     let ended = work.run(&mut session).await;
@@ -103,9 +106,16 @@ async fn go_on(services: &Services, keyring: &Keyring, run: RunId) -> Result<Cle
         session.absorb(broken.failure);
     }
     let Work { purge, left, .. } = work;
-    tell(&purge, &session, &left, watch);
-    let deletion = session.draft.deletion.unwrap_or_default();
-    let end = session.finish(&reading).await?;
+    // One that stays pending is tried again and again: a person is told of the first time, and of the end.
+    if !state.is_pending() || !has_report {
+        session.notifier = Some(keyring.notifier(&services.config));
+    }
+    let so_far = session.draft.clone();
+    let end = session.finish(&reading).await;
+    // The report has told what could not be told before it.
+    tell(&purge, end.as_ref().map_or(&so_far, |end| &end.summary), &left, watch);
+    let end = end?;
+    let deletion = end.summary.deletion.unwrap_or_default();
     if !state.is_pending() {
         services.ledger.end_purge(run, state).await?;
         services.ledger.forget_purge_lock(run);
@@ -165,6 +175,9 @@ async fn begin<'s>(
         if undo.kind == UndoKind::Versions {
             session.draft.target.versioning = Versioning::Enabled;
         }
+    } else if services.ledger.deletion_totals(purge.run).await?.requested > 0 {
+        // It deletes plainly; a copy of the rest would have the report say that all of it can be brought back.
+        session.draft.quarantine = None;
     }
     Ok(session)
 }
@@ -205,12 +218,17 @@ struct Work<'w> {
 impl Work<'_> {
     async fn run(&mut self, session: &mut Session<'_>) -> Result<(), Broken> {
         self.prove_committed(session).await?;
+        if let Some(purge) = &session.scope.purge {
+            // Nobody did where the process that removed them came to no word of it.
+            tell_rows(session.services, purge, &mut self.purge).await;
+        }
         let ids: Vec<DatasetId> =
             self.purge.evidence.datasets.iter().filter(|it| it.has_objects).map(|it| it.id).collect();
         self.left.clone_from(&ids);
         if !ids.is_empty() {
             // What an earlier process asked for is told, however this one ends.
             session.untold.plans.push(self.purge.plan_hash());
+            self.check_place(session).await?;
         }
         let as_of = self.prove_removed(session).await?;
         let stop = session.services.stop.token.clone();
@@ -279,9 +297,35 @@ impl Work<'_> {
         let ledger = &session.services.ledger;
         ledger.commit_purge(self.purge.run, &self.purge.evidence.rows).await.map_err(Broken::pending)?;
         self.purge.state = PurgeState::Committed;
-        // The process that removed them came to no word of it, or could not note that it did.
-        tell_rows(purge, &self.purge).await;
         Ok(())
+    }
+
+    /// The objects must lie where they lay when the rows went, and nobody may doubt what was seen since.
+    async fn check_place(&self, session: &Session<'_>) -> Result<(), Broken> {
+        let services = session.services;
+        let Some(expected) = &self.purge.evidence.target else {
+            let reason = "an earlier version began it, which did not note where its objects lie".to_owned();
+            return Err(Broken::over(refused(reason, "what is left is an orphan: `orphan-sweeper audit` shows it")));
+        };
+        let found = TargetFingerprint::of(session.scope, &services.config.store.endpoint);
+        if found != *expected {
+            let reason = format!("its objects lie in {expected}; the configuration says {found} now");
+            let baseline = services.ledger.baseline(&session.scope.name).await.map_err(Broken::pending)?;
+            // What a good scan saw, or a person acknowledged, is no slip of the pen: there is nothing to wait for.
+            if baseline.is_some_and(|baseline| baseline.observation.target == found) {
+                return Err(Broken::over(refused(reason, "what is left is an orphan of the place where it lies")));
+            }
+            let hint = "it goes on when endpoint, bucket, prefix and patterns are as they were when its rows went";
+            return Err(Broken::pending(refused(reason, hint)));
+        }
+        match check_latches_of(services, session.scope).await {
+            Ok(()) => Ok(()),
+            Err(Refusal::Record(error)) => Err(Broken::pending(error)),
+            Err(refusal) => {
+                let hint = "find the cause, then `orphan-sweeper ack`; it goes on by itself under `serve`, or purge it again";
+                Err(Broken::pending(refused(crate::run::failure::chain(&refusal), hint)))
+            }
+        }
     }
 
     /// The rows must be gone from the same database that had them. Gives the time that holds are judged at.
@@ -296,6 +340,14 @@ impl Work<'_> {
                 reason,
                 "find out what happened to the database before anything else is deleted",
             )));
+        }
+        let live: Vec<DatasetId> = ids.iter().copied().filter(|id| look.is_live(*id)).collect();
+        if !live.is_empty() {
+            // Before anything else: a row that goes again is none that this purge removed.
+            let shown: Vec<String> = live.iter().map(ToString::to_string).collect();
+            tracing::warn!(run_id = %self.purge.run, dataset_ids = shown.join(" "), "purged datasets have rows again; nothing more of them is deleted");
+            let ledger = &session.services.ledger;
+            ledger.note_live_again(self.purge.run, &live).await.map_err(Broken::pending)?;
         }
         let after = rows_by_table(session.scope, &look);
         let left = |table: &str| after.get(table).copied().unwrap_or(0);
@@ -384,12 +436,15 @@ impl Work<'_> {
             uploads: Watch::new(&*self.reading.store, scope, &services.stop.token, &Uploads::default()),
         };
         let anchor = self.purge.evidence.anchor.clone();
-        let disposal = Disposal::new(scope, self.purge.plan_hash(), session.run, anchor, tools);
-        let ended = disposal.clear(ids).await;
-        if let Some(ended_at) = disposal.last_seen_at() {
-            services.ledger.end_undo(session.run, ended_at).await.map_err(Broken::pending)?;
+        let live_again = services.ledger.live_again(session.run).await.map_err(Broken::pending)?;
+        let disposal = Disposal::new(scope, self.purge.plan_hash(), session.run, anchor, tools).without(live_again);
+        let (cleared, mut halt) = disposal.clear(ids).await;
+        if let Some(ended_at) = disposal.last_seen_at()
+            && let Err(error) = services.ledger.end_undo(session.run, ended_at).await
+        {
+            halt.get_or_insert(Halt::Record(error));
         }
-        Ok(ended)
+        Ok((cleared, halt))
     }
 }
 
@@ -443,18 +498,18 @@ fn report_of(purge: &PurgeRow) -> PurgeReport {
 }
 
 /// The events that a person's logs are searched for.
-fn tell(purge: &PurgeRow, session: &Session<'_>, left: &[DatasetId], watch: Stopwatch) {
+fn tell(purge: &PurgeRow, summary: &Summary, left: &[DatasetId], watch: Stopwatch) {
     if purge.state != PurgeState::Committed {
         return;
     }
-    let deletion = session.draft.deletion.unwrap_or_default();
+    let deletion = summary.deletion.unwrap_or_default();
     let size_bytes = deletion.bytes_deleted.max(deletion.bytes_marked).max(deletion.bytes_quarantined);
     let duration_ms = u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX);
     let (kind, id) = match purge.subject {
         PurgeSubject::Dataset(id) => ("dataset", id.0),
         PurgeSubject::Job(id) => ("job", id),
     };
-    let is_whole = left.is_empty() && session.draft.outcome == Outcome::Complete;
+    let is_whole = left.is_empty() && summary.outcome == Outcome::Complete;
     if is_whole {
         tracing::info!(
             target: "deletions",
@@ -488,7 +543,7 @@ fn tell(purge: &PurgeRow, session: &Session<'_>, left: &[DatasetId], watch: Stop
         unconfirmed = deletion.unconfirmed,
         size_bytes,
         duration_ms,
-        reason = session.draft.reason.as_deref().unwrap_or_default(),
+        reason = summary.reason.as_deref().unwrap_or_default(),
         "not all objects of a purge are gone; the rest are orphans for the next sweep"
     );
 }

@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 
 use super::{JobDatasets, Order, Refusal, Removed, webhook};
-use crate::config::{Purge, Scope};
+use crate::config::{Config, Purge, Scope, TableName};
 use crate::decide::breakers::{Breaker, TargetFingerprint};
 use crate::dispose::is_there;
-use crate::list::references::Look;
+use crate::list::references::{Look, RowsOf};
 use crate::metrics;
 use crate::model::{DatasetId, RunId, Timestamp};
 use crate::platform::{Change, DatasetRow, Fate, Platform, PlatformError};
-use crate::record::{PurgeEvidence, PurgeRow, PurgeState, PurgedDataset, PurgedJob, RunStart};
+use crate::record::{Ledger, PurgeEvidence, PurgeRow, PurgeState, PurgedDataset, PurgedJob, RunStart};
 use crate::run::{Keyring, Reading, RunFailure, Services, holds};
 
 /// How often a transaction that lost against another one is tried.
@@ -52,7 +52,11 @@ async fn remove_rows(services: &Services, keyring: &Keyring, scope: &Scope, orde
             services.ledger.forget_purge_lock(run);
         }
     })?;
-    tell(door.purge, &purge).await;
+    let mut purge = purge;
+    crate::failpoint::reach("purge_noted");
+    if purge.state == PurgeState::Committed {
+        tell(services, door.purge, &mut purge).await;
+    }
     Ok(Removed { purge, stop, lock })
 }
 
@@ -87,11 +91,7 @@ impl<'d> Door<'d> {
         let platform =
             platform.ok_or_else(|| missing("ORPHAN_SWEEPER_PURGE_DATABASE_URL (or `scope.purge.url_file`)"))?;
         let reading_of = |scope| keyring.reading(services, scope).map_err(RunFailure::from);
-        let shares_rows = |other: &&Scope| {
-            other.name != scope.name
-                && other.live.iter().any(|live| scope.live.iter().any(|own| own.table == live.table))
-        };
-        let others = services.config.scopes.iter().filter(shares_rows);
+        let others = others_of(&services.config, scope);
         let others = others.map(|other| Ok((other, reading_of(other)?))).collect::<Result<_, RunFailure>>()?;
         Ok(Self { services, scope, purge, platform, reading: reading_of(scope)?, others })
     }
@@ -108,13 +108,7 @@ impl<'d> Door<'d> {
         if is_there(file) {
             return Err(Refusal::Stopped { file: file.display().to_string() });
         }
-        for (scope, _) in self.scopes() {
-            let latches = self.services.ledger.latches(&scope.name).await?;
-            let Some(first) = latches.first() else { continue };
-            let breakers = latches.iter().map(|latch| latch.breaker.as_str()).collect();
-            return Err(Refusal::Latched { breakers, reason: first.message.clone() });
-        }
-        Ok(())
+        check_latches(&self.services.ledger, self.scopes().map(|(scope, _)| scope)).await
     }
 
     async fn remove(&self, run: RunId, order: Order) -> Result<PurgeRow, Refusal> {
@@ -215,13 +209,15 @@ impl<'d> Door<'d> {
             return refused(Breaker::DatabaseIdentity, format!("expected {expected}; found {found}"));
         }
         let expected = &baseline.observation.target;
-        // By which address the store is reached is the next scan's matter: the row that goes proves the id, and the keys are its own.
-        let target = TargetFingerprint::of(self.scope, &self.services.config.store.endpoint);
-        if (TargetFingerprint { endpoint: expected.endpoint.clone(), ..target }) != *expected {
-            let reason = "bucket, prefix or patterns are not those of the last good scan".to_owned();
+        if self.target() != *expected {
+            let reason = "endpoint, bucket, prefix or patterns are not those of the last good scan".to_owned();
             return refused(Breaker::TargetChanged, reason);
         }
         Ok(())
+    }
+
+    fn target(&self) -> TargetFingerprint {
+        TargetFingerprint::of(self.scope, &self.services.config.store.endpoint)
     }
 
     async fn check_holds(&self, ids: &[DatasetId], as_of: Timestamp) -> Result<(), Refusal> {
@@ -236,7 +232,8 @@ impl<'d> Door<'d> {
 
     fn intent(&self, run: RunId, order: Order, found: Found, xid: u64) -> PurgeRow {
         let began_at = self.services.clock.now();
-        let rows = rows_by_table(self.scope, &found.look);
+        let (rows, made) = (rows_by_table(self.scope, &found.look), made_by_table(self.scope, &found.look));
+        let target = Some(self.target());
         let Found { datasets, job, look, as_of } = found;
         PurgeRow {
             run,
@@ -244,8 +241,9 @@ impl<'d> Door<'d> {
             subject: order.subject(),
             state: PurgeState::Intended,
             xid,
-            evidence: PurgeEvidence { anchor: look.anchor, as_of, datasets, job, rows },
+            evidence: PurgeEvidence { anchor: look.anchor, as_of, datasets, job, rows, made, target },
             removed: None,
+            is_told: false,
             began_at,
         }
     }
@@ -278,11 +276,53 @@ pub(super) async fn fate_of(platform: &Platform<'_>, purge: &PurgeRow) -> Result
 /// Rows of each live table, as its breakers name it.
 pub(super) fn rows_by_table(scope: &Scope, look: &Look) -> BTreeMap<String, u64> {
     let tables = scope.live.iter().map(|live| live.table.to_string());
-    tables.zip(look.rows.iter().map(|rows| rows.values().sum())).collect()
+    tables.zip(look.rows.iter().map(|rows| rows.values().map(|of| of.count).sum())).collect()
 }
 
-/// Tells that the rows are gone: the events that a person's logs are searched for, and the platform, of a job that was cancelled.
-pub(super) async fn tell(configured: &Purge, purge: &PurgeRow) {
+/// When those rows were made, where their table tells it; the rows of one id by the newest of them.
+fn made_by_table(scope: &Scope, look: &Look) -> BTreeMap<String, BTreeMap<Timestamp, u64>> {
+    let of_table = |rows: &BTreeMap<DatasetId, RowsOf>| {
+        let mut made = BTreeMap::new();
+        for of in rows.values() {
+            if let Some(newest) = of.newest {
+                *made.entry(newest).or_default() += of.count;
+            }
+        }
+        made
+    };
+    scope.live.iter().map(|live| live.table.to_string()).zip(look.rows.iter().map(of_table)).collect()
+}
+
+/// The other scopes that the rows of `scope` keep objects alive in: those that read one of its live tables, or a table whose rows
+/// fall with them.
+fn others_of<'c>(config: &'c Config, scope: &'c Scope) -> impl Iterator<Item = &'c Scope> {
+    let fall = scope.purge.iter().flat_map(|purge| &purge.dependents).map(|dependent| &dependent.table);
+    let tables: Vec<&TableName> = scope.live.iter().map(|live| &live.table).chain(fall).collect();
+    let reads_one = move |other: &&Scope| other.live.iter().any(|live| tables.contains(&&live.table));
+    config.scopes.iter().filter(|other| other.name != scope.name).filter(reads_one)
+}
+
+/// Refuses where a breaker of `scope`, or of another scope of its rows, waits for a person.
+pub(super) async fn check_latches_of(services: &Services, scope: &Scope) -> Result<(), Refusal> {
+    check_latches(&services.ledger, std::iter::once(scope).chain(others_of(&services.config, scope))).await
+}
+
+async fn check_latches<'c>(ledger: &Ledger, scopes: impl Iterator<Item = &'c Scope>) -> Result<(), Refusal> {
+    for scope in scopes {
+        let latches = ledger.latches(&scope.name).await?;
+        let Some(first) = latches.first() else { continue };
+        let breakers = latches.iter().map(|latch| latch.breaker.as_str()).collect();
+        return Err(Refusal::Latched { breakers, reason: first.message.clone() });
+    }
+    Ok(())
+}
+
+/// Tells that the rows are gone, where nobody did: the events that a person's logs are searched for, and the platform, of a job
+/// that was cancelled. A process that dies in between tells it again.
+pub(super) async fn tell(services: &Services, configured: &Purge, purge: &mut PurgeRow) {
+    if purge.is_told {
+        return;
+    }
     for dataset in &purge.evidence.datasets {
         tracing::info!(
             target: "deletions",
@@ -309,5 +349,10 @@ pub(super) async fn tell(configured: &Purge, purge: &PurgeRow) {
         if job.was_cancelled {
             webhook::tell_cancelled(configured, purge.subject.id(), job, &purge.evidence.datasets).await;
         }
+    }
+    crate::failpoint::reach("purge_told");
+    purge.is_told = true;
+    if let Err(error) = services.ledger.note_purge_told(purge.run).await {
+        tracing::warn!(run_id = %purge.run, error = %crate::run::failure::chain(&error), "the ledger could not note that a purge was told; it may be told again");
     }
 }

@@ -369,6 +369,26 @@ async fn a_hold_over_the_api_keeps_what_a_sweep_would_take() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_takes_too_long_is_ended_and_says_so() {
+    let (mut world, ..) = looked_at().await;
+    world.program.set("ORPHAN_SWEEPER__SERVE__REQUEST_TIMEOUT", "1s");
+    let approver = world.program.token("approve").await;
+    let api = Api::start(&world.program).await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(world.program.path("reports/ledger.sqlite3"));
+    let pool = sqlx::SqlitePool::connect_with(options).await.expect("opened");
+    // Another program writes, and takes its time.
+    let writing = pool.begin_with("BEGIN IMMEDIATE").await.expect("begun");
+    let hold = json!({ "id": Uuid::new_v4(), "reason": "a paper" });
+    let asked = std::time::Instant::now();
+    let problem = api.post("/api/v1/scopes/synthetic/holds", &approver, &hold).await.problem(503);
+    assert!(problem.to_string().contains("serve.request_timeout"), "{problem}");
+    assert!(asked.elapsed() < std::time::Duration::from_secs(10), "{:?}", asked.elapsed());
+    writing.rollback().await.expect("ended");
+    api.post("/api/v1/scopes/synthetic/holds", &approver, &hold).await.with(201);
+    assert_eq!(api.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_error_is_a_problem_document_and_no_page_from_elsewhere_reaches_anything() {
     let mut world = World::new().await;
     world.program.set("ORPHAN_SWEEPER__SERVE__HOSTS", "[\"sweeper.example.org\"]");

@@ -315,11 +315,7 @@ async fn a_purge_into_another_store_bucket_or_pattern_than_the_last_good_scans_r
     let by_name = endpoint.replace("127.0.0.1", "localhost");
     for (key, other, own) in [
         ("SCOPE__SYNTHETIC__BUCKET", "another-bucket", bucket.as_str()),
-        (
-            "SCOPE__SYNTHETIC__PATTERNS",
-            r#"["synthetic/{id}/"]"#,
-            r#"["synthetic/{id}/", "synthetic/dataset-{id}/"]"#,
-        ),
+        ("SCOPE__SYNTHETIC__PATTERNS", r#"["synthetic/{id}/"]"#, r#"["synthetic/{id}/", "synthetic/dataset-{id}/"]"#),
         ("STORE__ENDPOINT", &by_name, &endpoint),
     ] {
         let variable = format!("ORPHAN_SWEEPER__{key}");

@@ -304,7 +304,7 @@ async fn what_a_scan_doubts_meanwhile_keeps_what_is_left_and_is_told_once() {
 
 #[tokio::test]
 async fn a_row_that_was_seen_again_keeps_everything_though_its_process_died_and_it_is_gone_again() {
-    for step in ["before_verify", "before_report"] {
+    for step in ["purge_looked", "before_verify", "before_report"] {
         let platform = Platform::new().await;
         let id = platform.dataset("iq_raw", 2).await;
         killed_at(&platform, id, "purge_committed").await;

@@ -1241,10 +1241,8 @@ mod purges {
 
     #[test]
     fn a_purge_vouches_only_for_the_very_table() {
-        let with = |name: &str, oid| DatabaseIdentity {
-            tables: vec![TableIdentity { name: name.into(), oid }],
-            ..identity()
-        };
+        let with =
+            |name: &str, oid| DatabaseIdentity { tables: vec![TableIdentity { name: name.into(), oid }], ..identity() };
         let table = format!("{TABLE} (id)");
         let scan = |xmax, count, oid| Observation { identity: with(&table, oid), ..scan(xmax, count) };
         let purge = |name: &str, oid| PurgedRows { identity: with(name, oid), ..purge(12, 40) };

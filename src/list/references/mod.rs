@@ -443,12 +443,8 @@ mod tests {
         let tables = vec![TableIdentity { name: "s.a".into(), oid: 1 }];
         let identity = DatabaseIdentity { system: "1".into(), timeline: "1".into(), database: "d".into(), tables };
         let check = |has_rows, without_sentinels| {
-            let anchor = Anchor {
-                identity: identity.clone(),
-                sentinels: vec![Vec::new()],
-                without_sentinels,
-                snapshot: None,
-            };
+            let anchor =
+                Anchor { identity: identity.clone(), sentinels: vec![Vec::new()], without_sentinels, snapshot: None };
             check_anchor(&identity, &[Recognised { sentinels: 0, has_rows }], &anchor)
         };
         assert!(check(false, WithoutSentinels::StaysEmpty).is_ok());

@@ -385,9 +385,7 @@ async fn sample(
             "SELECT {id}, pg_catalog.count(*), pg_catalog.max({created}) FROM {from} WHERE {id} = ANY($1) GROUP BY {id}"
         );
         let counts = sqlx::query_as::<_, (Uuid, i64, Option<Timestamp>)>(AssertSqlSafe(counts));
-        for (id, count, newest) in
-            counts.persistent(false).bind(&asked).fetch_all(connection).await.map_err(failed)?
-        {
+        for (id, count, newest) in counts.persistent(false).bind(&asked).fetch_all(connection).await.map_err(failed)? {
             rows.insert(DatasetId(id), RowsOf { count: u64::try_from(count).unwrap_or(0), newest });
         }
         return Ok((sentinels, rows));

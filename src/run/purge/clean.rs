@@ -231,6 +231,7 @@ impl Work<'_> {
             self.check_place(session).await?;
         }
         let as_of = self.prove_removed(session).await?;
+        crate::failpoint::reach("purge_looked");
         let stop = session.services.stop.token.clone();
         session.draft.as_of = Some(as_of);
         session.draft.coverage.complete = true;
@@ -322,7 +323,8 @@ impl Work<'_> {
             Ok(()) => Ok(()),
             Err(Refusal::Record(error)) => Err(Broken::pending(error)),
             Err(refusal) => {
-                let hint = "find the cause, then `orphan-sweeper ack`; it goes on by itself under `serve`, or purge it again";
+                let hint =
+                    "find the cause, then `orphan-sweeper ack`; it goes on by itself under `serve`, or purge it again";
                 Err(Broken::pending(refused(crate::run::failure::chain(&refusal), hint)))
             }
         }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::memory::{BUCKET, an_hour_ago};
+use crate::support::minio::Bucket;
 use crate::support::treasure::{AWKWARD, Seen, look, look_at_all, put_all};
 use crate::support::{MemoryWorld, World, prefix, without};
 
@@ -90,6 +91,32 @@ async fn what_was_quarantined_comes_back_byte_for_byte() {
     assert_eq!(counts(&again), [0, OBJECTS, 0], "{again:#}");
     assert!(world.program.csv("restored.csv").iter().all(|row| row["reason"] == "already_there"));
     assert_eq!(look_at_all(&world.bucket, &group).await, treasure);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_quarantined_in_another_bucket_comes_back_from_there_and_is_freed_there() {
+    let (mut world, id) = world("quarantine").await;
+    let aside = Bucket::create().await;
+    world.program.set_scope("QUARANTINE__BUCKET", &aside.name);
+    world.program.set_scope("QUARANTINE__KEEP", "0s");
+    let (before, group) = (world.contents().await, prefix(1, id));
+    let treasure = look_at_all(&world.bucket, &group).await;
+    let applied = delete(&world).await;
+    assert_eq!(applied["deletion"]["deleted"], json!(OBJECTS), "{applied:#}");
+    assert_eq!(applied["quarantine"]["bucket"], json!(aside.name));
+    assert_eq!(world.contents().await, without(&before, std::slice::from_ref(&group)), "no copy lies beside them");
+    let folder = applied["quarantine"]["prefix"].as_str().expect("a folder");
+    assert_eq!(look_at_all(&aside, &format!("{folder}{group}")).await, treasure);
+    // What is configured since is for what goes since.
+    world.program.unset("ORPHAN_SWEEPER__SCOPE__SYNTHETIC__QUARANTINE__BUCKET");
+    let restored = restore(&world, &applied, &[]).await;
+    assert_eq!(counts(&restored), [OBJECTS, 0, 0], "{restored:#}");
+    assert_eq!(look_at_all(&world.bucket, &group).await, treasure);
+    aside.put("somebody's", b"mine").await;
+    let summary = sweep(&world).await;
+    assert_eq!(summary["reaped"]["objects"], json!(OBJECTS), "{summary:#}");
+    assert_eq!(aside.contents().await.into_keys().collect::<Vec<_>>(), ["somebody's"]);
+    assert_eq!(world.contents().await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

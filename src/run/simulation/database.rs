@@ -35,11 +35,13 @@ pub enum DatabaseFault {
 
 impl World {
     fn identity(&self) -> DatabaseIdentity {
-        let (mut system, mut timeline, mut oid) = ("7000", "00000001", 16_384);
+        let (mut system, mut timeline, mut oid) = (7000, 1, 16_384);
+        // Each time another one than before: a first good scan of one must not make the next the one that is expected.
+        let other = i64::from(self.other_databases);
         match &self.database_fault {
-            DatabaseFault::Swapped(_) => oid += 1,
-            DatabaseFault::OtherTimeline(_) => timeline = "00000002",
-            DatabaseFault::Elsewhere(_) => system = "7001",
+            DatabaseFault::Swapped(_) => oid += other,
+            DatabaseFault::OtherTimeline(_) => timeline += other,
+            DatabaseFault::Elsewhere(_) => system += other,
             DatabaseFault::None
             | DatabaseFault::Down
             | DatabaseFault::RowSecurity
@@ -48,8 +50,8 @@ impl World {
             | DatabaseFault::Fewer(_) => {}
         }
         DatabaseIdentity {
-            system: system.into(),
-            timeline: timeline.into(),
+            system: system.to_string(),
+            timeline: format!("{timeline:08X}"),
             database: "platform".into(),
             tables: vec![TableIdentity { name: self.table.clone(), oid }],
         }

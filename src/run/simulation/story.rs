@@ -145,6 +145,7 @@ impl Story {
             table: scope.live[0].identity(),
             table_name: scope.live[0].table.clone(),
             database_fault: DatabaseFault::None,
+            other_databases: 0,
             hidden_row: None,
             hides_transactions: false,
             steering,
@@ -299,6 +300,7 @@ impl Story {
             1 => DatabaseFault::OtherTimeline(held),
             _ => DatabaseFault::Elsewhere(held),
         };
+        world.other_databases += 1;
         world.tell(&format!("another database answers, without {missing} of the rows"));
         self.is_quiet = false;
     }

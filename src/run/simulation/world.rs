@@ -139,6 +139,8 @@ pub struct World {
     pub table: String,
     pub table_name: TableName,
     pub database_fault: DatabaseFault,
+    /// How many other databases have answered so far.
+    pub other_databases: u32,
     pub hidden_row: Option<(DatasetId, u8)>,
     pub hides_transactions: bool,
     /// What is made of chance where the story has a point to make.
@@ -593,6 +595,7 @@ impl World {
             11 => self.host_ahead = far,
             _ => self.hides_transactions = true,
         }
+        self.other_databases += u32::from(matches!(kind, 6..=8));
         self.tell(&format!("fault {kind}: {:?}", std::mem::discriminant(&self.database_fault)));
     }
 

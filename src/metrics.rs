@@ -93,6 +93,8 @@ metrics! {
         "Requests to the store that were tried again, by what was wrong with the attempt before.";
     PURGES: Counter "purges_total" None, ["kind", "outcome"],
         "Delete operations of the platform by `dataset` or `job` and by what became of them.";
+    PENDING_PURGES: Gauge "pending_purges" None, ["scope"],
+        "Purges whose rows are gone, or may be, and whose objects are not all asked for yet.";
     NOTIFICATIONS: Counter "notifications_total" None, ["channel", "outcome"],
         "Calls of the `webhook` and the `heartbeat`: `delivered` or `failed`.";
     LEDGER_SIZE: Gauge "ledger_size_bytes" Some(Unit::Bytes), [], "Bytes that the ledger takes on its disk.";

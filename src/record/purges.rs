@@ -352,3 +352,43 @@ fn read(row: &Row) -> Result<PurgeRow, RecordError> {
         began_at: row.get("began_at")?,
     })
 }
+
+#[cfg(test)]
+impl PurgeRow {
+    /// A purge of a job with these datasets that is about to begin, for tests.
+    pub fn sample(run: RunId, scope: &str, anchor: Anchor, ids: impl IntoIterator<Item = DatasetId>) -> Self {
+        let dataset = |id| PurgedDataset { id, kind: "iq_raw".into(), name: None, has_objects: true };
+        let began_at = Timestamp::UNIX_EPOCH;
+        let evidence = PurgeEvidence {
+            anchor,
+            as_of: began_at,
+            datasets: ids.into_iter().map(dataset).collect(),
+            job: None,
+            rows: BTreeMap::new(),
+            made: BTreeMap::new(),
+            target: None,
+        };
+        Self {
+            run,
+            scope: scope.to_owned(),
+            subject: PurgeSubject::Job(Uuid::from_u128(7)),
+            state: PurgeState::Intended,
+            xid: 5,
+            evidence,
+            removed: None,
+            is_told: false,
+            began_at,
+        }
+    }
+
+    /// The beginning of its run.
+    pub fn start(&self) -> RunStart {
+        RunStart {
+            run_id: self.run,
+            scope: self.scope.clone(),
+            command: "purge".into(),
+            is_dry_run: false,
+            started_at: self.began_at,
+        }
+    }
+}

@@ -115,6 +115,7 @@ struct Found {
     /// The last complete run that counted every orphan.
     counted: Option<Summary>,
     latched: Vec<Breaker>,
+    pending_purges: u64,
     health: ScopeHealth,
 }
 
@@ -159,8 +160,9 @@ impl Watch {
             None
         };
         let latched = ledger.latches(&scope.name).await?.into_iter().map(|latch| latch.breaker).collect();
+        let pending_purges = ledger.pending_purges(Some(&scope.name)).await?.len() as u64;
         let health = ScopeHealth::of(ledger, scope, now, None).await?;
-        let found = Found { ended: new, counted, latched, health };
+        let found = Found { ended: new, counted, latched, pending_purges, health };
         let is_first = seen.is_none();
         if is_first {
             begin_scope(&scope.name);
@@ -218,6 +220,7 @@ fn show(scope: &Scope, found: &Found, is_first: bool, now: Timestamp) {
         set(names::BREAKER_LATCHED, &of_breaker(name, breaker), truth(found.latched.contains(&breaker)));
     }
     let scoped = [("scope", name)];
+    set(names::PENDING_PURGES, &scoped, as_float(found.pending_purges));
     if let Some(success) = found.health.last_success {
         set(names::LAST_SUCCESS, &scoped, seconds(success));
     }

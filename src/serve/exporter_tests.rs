@@ -7,8 +7,9 @@ use crate::clock::{Clock, ManualClock};
 use crate::config::secrets::LedgerPlace;
 use crate::config::{self, Variables};
 use crate::decide::breakers::{Observation, TargetFingerprint};
+use crate::list::references::{Anchor, WithoutSentinels};
 use crate::model::{DatabaseIdentity, Mode, RunId};
-use crate::record::{Absence, Ledger, RunEnd, RunStart};
+use crate::record::{Absence, Ledger, PurgeRow, PurgeState, RunEnd, RunStart};
 use crate::report::figures::{SkipCount, StageTime, VerdictCount};
 use crate::report::text::samples::audit;
 use crate::report::{GroupCounts, Trend, figures};
@@ -263,4 +264,33 @@ async fn everything_that_is_exported_is_in_the_table_with_its_labels() {
     let absent: Vec<&str> = names::ALL.iter().map(|metric| metric.name).filter(|name| !found.contains(*name)).collect();
     // Without a start of the schedule nothing is due before the first success, and here there is one.
     assert!(absent.is_empty(), "{absent:?}");
+}
+
+#[tokio::test]
+async fn a_purge_is_counted_until_it_is_over() {
+    let daemon = Daemon::new().await;
+    let (ledger, mut watch, now) = (&daemon.services.ledger, Watch::default(), daemon.clock.now());
+    let pending = async |watch: &mut Watch| {
+        value(&daemon.look(watch).await, r#"orphan_sweeper_pending_purges{scope="synthetic"}"#).to_string()
+    };
+    assert_eq!(pending(&mut watch).await, "0");
+    let run = RunId::new(now);
+    let anchor = Anchor {
+        identity: DatabaseIdentity {
+            system: "1".into(),
+            timeline: "1".into(),
+            database: "d".into(),
+            tables: Vec::new(),
+        },
+        sentinels: Vec::new(),
+        without_sentinels: WithoutSentinels::MayFill,
+        snapshot: None,
+    };
+    let purge = PurgeRow::sample(run, "synthetic", anchor, []);
+    ledger.intend_purge(&purge.start(), &purge).await.expect("intended");
+    assert_eq!(pending(&mut watch).await, "1");
+    ledger.commit_purge(run, &BTreeMap::new()).await.expect("committed");
+    assert_eq!(pending(&mut watch).await, "1");
+    ledger.end_purge(run, PurgeState::Done).await.expect("ended");
+    assert_eq!(pending(&mut watch).await, "0");
 }

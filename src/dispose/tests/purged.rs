@@ -6,7 +6,7 @@ use super::bench::*;
 use crate::dispose::{Disposal, Halt};
 use crate::list::references::{Anchor, DatabaseIdentity, ReferencesError, TableIdentity, WithoutSentinels};
 use crate::model::DatasetId;
-use crate::record::{PurgeEvidence, PurgeRow, PurgeState, PurgeSubject, PurgedDataset, RunStart};
+use crate::record::PurgeRow;
 
 /// The anchor of a run that read a table for each of these known ids.
 fn anchor_of(known: Known, without_sentinels: WithoutSentinels) -> Anchor {
@@ -18,35 +18,9 @@ fn anchor_of(known: Known, without_sentinels: WithoutSentinels) -> Anchor {
 
 /// Writes a purge of these ids that committed, by transaction `xid` of a scope that reads the tables of `identity`.
 pub(super) async fn purge(bench: &Bench, ids: &[u128], xid: u64, identity: DatabaseIdentity) {
-    let dataset = |n: &u128| PurgedDataset { id: id(*n), kind: "iq_raw".into(), name: None, has_objects: true };
-    let evidence = PurgeEvidence {
-        anchor: Anchor { identity, ..anchor() },
-        as_of: at(500),
-        datasets: ids.iter().map(dataset).collect(),
-        job: None,
-        rows: BTreeMap::new(),
-        made: BTreeMap::new(),
-        target: None,
-    };
-    let row = PurgeRow {
-        run: run(5),
-        scope: SCOPE.into(),
-        subject: PurgeSubject::Job(uuid::Uuid::from_u128(5)),
-        state: PurgeState::Intended,
-        xid,
-        evidence,
-        removed: None,
-        is_told: false,
-        began_at: at(500),
-    };
-    let start = RunStart {
-        run_id: row.run,
-        scope: SCOPE.into(),
-        command: "purge".into(),
-        is_dry_run: false,
-        started_at: at(500),
-    };
-    bench.ledger.intend_purge(&start, &row).await.expect("intended");
+    let ids = ids.iter().map(|n| id(*n));
+    let row = PurgeRow { xid, ..PurgeRow::sample(run(5), SCOPE, Anchor { identity, ..anchor() }, ids) };
+    bench.ledger.intend_purge(&row.start(), &row).await.expect("intended");
     bench.ledger.commit_purge(row.run, &BTreeMap::new()).await.expect("committed");
 }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::decide::breakers::PurgedRows;
 use crate::list::references::{Anchor, WithoutSentinels};
 use crate::model::{Snapshot, TableIdentity};
-use crate::record::{PurgeEvidence, PurgeRow, PurgeState, PurgeSubject, PurgedDataset, PurgedJob};
+use crate::record::{PurgeRow, PurgeState, PurgedJob};
 
 /// The database that has the live table `s.t`.
 fn here() -> DatabaseIdentity {
@@ -23,31 +23,13 @@ fn anchor(identity: DatabaseIdentity, ids: &[u128], snapshot: &str) -> Anchor {
 
 /// A purge of a job with the datasets 1 and 2, by transaction `xid`.
 fn purge(n: u128, xid: u64) -> PurgeRow {
-    let dataset = |n| PurgedDataset { id: id(n), kind: "iq_raw".into(), name: None, has_objects: true };
-    PurgeRow {
-        run: run(n),
-        scope: SCOPE.into(),
-        subject: PurgeSubject::Job(Uuid::from_u128(7)),
-        state: PurgeState::Intended,
-        xid,
-        evidence: PurgeEvidence {
-            anchor: Anchor {
-                identity: here(),
-                sentinels: vec![vec![id(3)]],
-                without_sentinels: WithoutSentinels::MayFill,
-                snapshot: Snapshot::parse("9:9:"),
-            },
-            as_of: at(1),
-            datasets: vec![dataset(1), dataset(2)],
-            job: Some(PurgedJob { status: "running".into(), was_cancelled: true, detached: 0 }),
-            rows: removed(2),
-            made: BTreeMap::from([("s.t".to_owned(), BTreeMap::from([(at(1), 2)]))]),
-            target: Some(observed(1).target),
-        },
-        removed: None,
-        is_told: false,
-        began_at: at(2),
-    }
+    let mut purge = PurgeRow::sample(run(n), SCOPE, anchor(here(), &[3], "9:9:"), [id(1), id(2)]);
+    (purge.xid, purge.began_at, purge.evidence.as_of) = (xid, at(2), at(1));
+    purge.evidence.job = Some(PurgedJob { status: "running".into(), was_cancelled: true, detached: 0 });
+    purge.evidence.rows = removed(2);
+    purge.evidence.made = BTreeMap::from([("s.t".to_owned(), BTreeMap::from([(at(1), 2)]))]);
+    purge.evidence.target = Some(observed(1).target);
+    purge
 }
 
 fn removed(rows: u64) -> BTreeMap<String, u64> {
@@ -55,14 +37,7 @@ fn removed(rows: u64) -> BTreeMap<String, u64> {
 }
 
 async fn intend(book: &Book, purge: &PurgeRow) {
-    let start = RunStart {
-        run_id: purge.run,
-        scope: purge.scope.clone(),
-        command: "purge".into(),
-        is_dry_run: false,
-        started_at: purge.began_at,
-    };
-    book.intend_purge(&start, purge).await.expect("intended");
+    book.intend_purge(&purge.start(), purge).await.expect("intended");
 }
 
 async fn state_of(book: &Book, n: u128) -> PurgeState {
@@ -127,7 +102,7 @@ async fn a_purge_counts_in_every_scope_of_its_rows() {
         let anchor = anchor(identity.clone(), &[1], "20:20:");
         let purged = book.purged_since(&anchor).await.expect("readable");
         assert!(purged.iter().all(|ids| ids.is_empty() || *ids == HashSet::from([id(1)])));
-        purged.iter().map(|ids| ids.len()).collect::<Vec<_>>()
+        purged.iter().map(HashSet::len).collect::<Vec<_>>()
     };
     let with = |tables: &[(&str, i64)]| {
         let tables = tables.iter().map(|(name, oid)| TableIdentity { name: (*name).into(), oid: *oid }).collect();

@@ -61,7 +61,7 @@ pub enum CleanUpError {
 /// - Errors: [`RunFailure`] where not even a report could be begun; the purge is still pending then.
 pub async fn clean_up(services: &Services, keyring: &Keyring, removed: Removed) -> Result<CleanUp, RunFailure> {
     let Removed { purge, stop, lock } = removed;
-    let cleaned = go_on(&services.with_stop(stop), keyring, purge.run).await;
+    let cleaned = Box::pin(go_on(&services.with_stop(stop), keyring, purge.run)).await;
     drop(lock);
     cleaned
 }
@@ -72,7 +72,7 @@ pub async fn clean_up(services: &Services, keyring: &Keyring, removed: Removed) 
 pub async fn resume(services: &Services, keyring: &Keyring, run: RunId) -> Result<CleanUp, CleanUpError> {
     let stop = services.stop.of_one_run();
     let lock = services.ledger.lock_purge(run, stop.when_lock_is_lost()).await?;
-    let cleaned = go_on(&services.with_stop(stop), keyring, run).await;
+    let cleaned = Box::pin(go_on(&services.with_stop(stop), keyring, run)).await;
     drop(lock);
     Ok(cleaned?)
 }

@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::rows::{check_latches_of, fate_of, rows_by_table, tell as tell_rows};
-use super::{Refusal, Removed};
+use super::beside::check_latches;
+use super::rows::{fate_of, rows_by_table};
+use super::{Refusal, Removed, events};
 use crate::clock::Stopwatch;
 use crate::config::Scope;
 use crate::decide::breakers::TargetFingerprint;
@@ -22,9 +23,7 @@ use crate::metrics::{self, PurgeOutcome};
 use crate::model::{DatasetId, RunId, Timestamp, Versioning};
 use crate::platform::Fate;
 use crate::record::{LockError, PurgeRow, PurgeState, PurgeSubject, Undo, UndoKind};
-use crate::report::{
-    Deletion, Outcome, PurgeReport, PurgedDatasetReport, PurgedJobReport, QuarantineFolder, Summary, undo,
-};
+use crate::report::{Deletion, PurgeReport, PurgedDatasetReport, PurgedJobReport, QuarantineFolder, undo};
 use crate::run::telling::tell_deletions;
 use crate::run::{Keyring, Reading, RunFailure, ScopeEnd, Services, Session, SetupError};
 use crate::s3::{StoreFault, retry};
@@ -113,7 +112,7 @@ async fn go_on(services: &Services, keyring: &Keyring, run: RunId) -> Result<Cle
     let so_far = session.draft.clone();
     let end = session.finish(&reading).await;
     // The report has told what could not be told before it.
-    tell(&purge, end.as_ref().map_or(&so_far, |end| &end.summary), &left, watch);
+    events::tell_objects(&purge, end.as_ref().map_or(&so_far, |end| &end.summary), &left, watch);
     let end = end?;
     let deletion = end.summary.deletion.unwrap_or_default();
     if !state.is_pending() {
@@ -220,7 +219,7 @@ impl Work<'_> {
         self.prove_committed(session).await?;
         if let Some(purge) = &session.scope.purge {
             // Nobody did where the process that removed them came to no word of it.
-            tell_rows(session.services, purge, &mut self.purge).await;
+            events::tell_rows(session.services, purge, &mut self.purge).await;
         }
         let ids: Vec<DatasetId> =
             self.purge.evidence.datasets.iter().filter(|it| it.has_objects).map(|it| it.id).collect();
@@ -319,7 +318,7 @@ impl Work<'_> {
             let hint = "it goes on when endpoint, bucket, prefix and patterns are as they were when its rows went";
             return Err(Broken::pending(refused(reason, hint)));
         }
-        match check_latches_of(services, session.scope).await {
+        match check_latches(services, session.scope).await {
             Ok(()) => Ok(()),
             Err(Refusal::Record(error)) => Err(Broken::pending(error)),
             Err(refusal) => {
@@ -497,55 +496,4 @@ fn report_of(purge: &PurgeRow) -> PurgeReport {
         job,
         rows_removed: purge.removed.clone().unwrap_or_default(),
     }
-}
-
-/// The events that a person's logs are searched for.
-fn tell(purge: &PurgeRow, summary: &Summary, left: &[DatasetId], watch: Stopwatch) {
-    if purge.state != PurgeState::Committed {
-        return;
-    }
-    let deletion = summary.deletion.unwrap_or_default();
-    let size_bytes = deletion.bytes_deleted.max(deletion.bytes_marked).max(deletion.bytes_quarantined);
-    let duration_ms = u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let (kind, id) = match purge.subject {
-        PurgeSubject::Dataset(id) => ("dataset", id.0),
-        PurgeSubject::Job(id) => ("job", id),
-    };
-    let is_whole = left.is_empty() && summary.outcome == Outcome::Complete;
-    if is_whole {
-        tracing::info!(
-            target: "deletions",
-            event = "minio_cleanup_complete",
-            run_id = %purge.run,
-            scope = %purge.scope,
-            kind,
-            id = %id,
-            datasets = purge.evidence.datasets.len(),
-            object_count = deletion.deleted,
-            already_gone = deletion.already_gone,
-            size_bytes,
-            duration_ms,
-            "the objects of a purge are gone"
-        );
-        return;
-    }
-    let ids: Vec<String> = left.iter().map(ToString::to_string).collect();
-    tracing::error!(
-        target: "deletions",
-        event = "minio_cleanup_failed",
-        run_id = %purge.run,
-        scope = %purge.scope,
-        kind,
-        id = %id,
-        datasets = purge.evidence.datasets.len(),
-        left = ids.join(" "),
-        object_count = deletion.deleted,
-        skipped = deletion.skipped,
-        failed = deletion.failed,
-        unconfirmed = deletion.unconfirmed,
-        size_bytes,
-        duration_ms,
-        reason = summary.reason.as_deref().unwrap_or_default(),
-        "not all objects of a purge are gone; the rest are orphans for the next sweep"
-    );
 }

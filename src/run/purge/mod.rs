@@ -7,7 +7,9 @@
 //! A purge takes no run lock: it would wait for a sweep of hours, and safety never rests on that lock. Its run, its folder and its
 //! rows in the journal are its own, and its sightings begin anew.
 
+mod beside;
 mod clean;
+mod events;
 mod preview;
 mod rows;
 mod webhook;

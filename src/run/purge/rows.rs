@@ -5,15 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{JobDatasets, Order, Refusal, Removed, webhook};
-use crate::config::{Config, Purge, Scope, TableName};
+use super::beside::{check_latches, others_of};
+use super::{JobDatasets, Order, Refusal, Removed, events};
+use crate::config::{Purge, Scope};
 use crate::decide::breakers::{Breaker, TargetFingerprint};
 use crate::dispose::is_there;
 use crate::list::references::{Look, RowsOf};
 use crate::metrics;
 use crate::model::{DatasetId, RunId, Timestamp};
 use crate::platform::{Change, DatasetRow, Fate, Platform, PlatformError};
-use crate::record::{Ledger, PurgeEvidence, PurgeRow, PurgeState, PurgedDataset, PurgedJob, RunStart};
+use crate::record::{PurgeEvidence, PurgeRow, PurgeState, PurgedDataset, PurgedJob, RunStart};
 use crate::run::{Keyring, Reading, RunFailure, Services, holds};
 
 /// How often a transaction that lost against another one is tried.
@@ -55,7 +56,7 @@ async fn remove_rows(services: &Services, keyring: &Keyring, scope: &Scope, orde
     let mut purge = purge;
     crate::failpoint::reach("purge_noted");
     if purge.state == PurgeState::Committed {
-        tell(services, door.purge, &mut purge).await;
+        events::tell_rows(services, door.purge, &mut purge).await;
     }
     Ok(Removed { purge, stop, lock })
 }
@@ -108,7 +109,7 @@ impl<'d> Door<'d> {
         if is_there(file) {
             return Err(Refusal::Stopped { file: file.display().to_string() });
         }
-        check_latches(&self.services.ledger, self.scopes().map(|(scope, _)| scope)).await
+        check_latches(self.services, self.scope).await
     }
 
     async fn remove(&self, run: RunId, order: Order) -> Result<PurgeRow, Refusal> {
@@ -291,68 +292,4 @@ fn made_by_table(scope: &Scope, look: &Look) -> BTreeMap<String, BTreeMap<Timest
         made
     };
     scope.live.iter().map(|live| live.table.to_string()).zip(look.rows.iter().map(of_table)).collect()
-}
-
-/// The other scopes that the rows of `scope` keep objects alive in: those that read one of its live tables, or a table whose rows
-/// fall with them.
-fn others_of<'c>(config: &'c Config, scope: &'c Scope) -> impl Iterator<Item = &'c Scope> {
-    let fall = scope.purge.iter().flat_map(|purge| &purge.dependents).map(|dependent| &dependent.table);
-    let tables: Vec<&TableName> = scope.live.iter().map(|live| &live.table).chain(fall).collect();
-    let reads_one = move |other: &&Scope| other.live.iter().any(|live| tables.contains(&&live.table));
-    config.scopes.iter().filter(|other| other.name != scope.name).filter(reads_one)
-}
-
-/// Refuses where a breaker of `scope`, or of another scope of its rows, waits for a person.
-pub(super) async fn check_latches_of(services: &Services, scope: &Scope) -> Result<(), Refusal> {
-    check_latches(&services.ledger, std::iter::once(scope).chain(others_of(&services.config, scope))).await
-}
-
-async fn check_latches<'c>(ledger: &Ledger, scopes: impl Iterator<Item = &'c Scope>) -> Result<(), Refusal> {
-    for scope in scopes {
-        let latches = ledger.latches(&scope.name).await?;
-        let Some(first) = latches.first() else { continue };
-        let breakers = latches.iter().map(|latch| latch.breaker.as_str()).collect();
-        return Err(Refusal::Latched { breakers, reason: first.message.clone() });
-    }
-    Ok(())
-}
-
-/// Tells that the rows are gone, where nobody did: the events that a person's logs are searched for, and the platform, of a job
-/// that was cancelled. A process that dies in between tells it again.
-pub(super) async fn tell(services: &Services, configured: &Purge, purge: &mut PurgeRow) {
-    if purge.is_told {
-        return;
-    }
-    for dataset in &purge.evidence.datasets {
-        tracing::info!(
-            target: "deletions",
-            event = "synthetic_dataset_deleted",
-            run_id = %purge.run,
-            scope = %purge.scope,
-            dataset_id = %dataset.id,
-            dataset_type = %dataset.kind,
-            "the rows of a dataset are gone"
-        );
-    }
-    if let Some(job) = &purge.evidence.job {
-        tracing::info!(
-            target: "deletions",
-            event = "synthetic_job_deleted",
-            run_id = %purge.run,
-            scope = %purge.scope,
-            job_id = %purge.subject.id(),
-            datasets = purge.evidence.datasets.len(),
-            detached = job.detached,
-            was_cancelled = job.was_cancelled,
-            "the rows of a job are gone"
-        );
-        if job.was_cancelled {
-            webhook::tell_cancelled(configured, purge.subject.id(), job, &purge.evidence.datasets).await;
-        }
-    }
-    crate::failpoint::reach("purge_told");
-    purge.is_told = true;
-    if let Err(error) = services.ledger.note_purge_told(purge.run).await {
-        tracing::warn!(run_id = %purge.run, error = %crate::run::failure::chain(&error), "the ledger could not note that a purge was told; it may be told again");
-    }
 }

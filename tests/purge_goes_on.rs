@@ -319,6 +319,58 @@ async fn a_row_that_was_seen_again_keeps_everything_though_its_process_died_and_
 }
 
 #[tokio::test]
+async fn a_row_that_a_scan_saw_while_the_purge_waited_keeps_everything_though_it_is_gone_again() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    killed_at(&platform, id, "purge_committed").await;
+    platform.rows(id, "iq_raw").await;
+    platform.world.audit().await;
+    platform.world.database.delete(id).await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert_eq!(platform.objects(id).await, [2, 2]);
+}
+
+#[tokio::test]
+async fn a_row_that_a_purge_saw_while_it_waited_for_a_person_keeps_everything_though_it_is_gone_again() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    killed_at(&platform, id, "purge_committed").await;
+    platform
+        .edit_ledger(
+            "INSERT INTO latches SELECT 'synthetic', 'live_drop', run_id, '2026-01-01T00:00:00Z', json_extract(baseline, '$.observation'), 'rows fell' \
+             FROM baselines WHERE scope = 'synthetic'",
+        )
+        .await;
+    platform.rows(id, "iq_raw").await;
+    let waits = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(waits.code, 4, "{waits:?}");
+    platform.edit_ledger("DELETE FROM latches").await;
+    platform.world.database.delete(id).await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert_eq!(platform.objects(id).await, [2, 2]);
+}
+
+#[tokio::test]
+async fn a_ledger_that_is_older_than_a_report_beside_it_goes_on_with_no_purge() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    killed_at(&platform, id, "purge_committed").await;
+    platform.world.audit().await;
+    platform.edit_ledger("DELETE FROM baselines").await;
+    platform.edit_ledger("DELETE FROM runs WHERE command = 'audit'").await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert!(ran.stderr.contains("it is older or another"), "{ran:?}");
+    assert_eq!(platform.objects(id).await, [2, 2]);
+    // Nor later, when a new run made the ledger look whole again.
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert_eq!(platform.objects(id).await, [2, 2]);
+}
+
+#[tokio::test]
 async fn what_was_told_is_not_told_again_and_what_was_not_is() {
     let platform = Platform::new().await;
     for (step, was_told) in [("purge_noted", false), ("before_intent", true)] {

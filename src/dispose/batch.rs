@@ -219,6 +219,7 @@ impl Disposal<'_> {
         if task.first_run.is_none() {
             self.ledger.note_live_again(self.run, &[task.id]).await?;
         }
+        self.ledger.keep_from_purges(&self.scope.name, &[task.id]).await?;
         self.ledger.forget(&self.scope.name, &[task.id]).await.map(drop)
     }
 

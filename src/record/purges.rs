@@ -299,6 +299,29 @@ impl Ledger {
         transaction.commit(STEP).await
     }
 
+    /// Notes that somebody saw datasets of `scope` live, of which purges that are not over removed the rows: nothing more of them
+    /// goes by those, as by [`Self::note_live_again`]. For whoever saw a row that no such purge can still be about to remove.
+    pub async fn keep_from_purges(&self, scope: &str, ids: &[DatasetId]) -> Result<(), RecordError> {
+        const STEP: &str = "keep live datasets from purges";
+        let update = "UPDATE purged_ids SET is_live_again = TRUE WHERE scope = $1 AND id = $2 AND run_id IN \
+                      (SELECT run_id FROM purges WHERE state IN ('intended', 'committed'))";
+        let mut transaction = self.begin(STEP).await?;
+        for id in ids {
+            statement(STEP, update).bind(scope).bind(*id).run(&mut transaction).await?;
+        }
+        transaction.commit(STEP).await
+    }
+
+    /// Ends every purge of `scope` that is not over, because the ledger is older than what it once knew: it may have ended, and its
+    /// datasets may have been wanted since. What is left of them is an orphan. Says how many that were.
+    pub async fn give_up_purges(&self, scope: &str) -> Result<usize, RecordError> {
+        let pending = self.pending_purges(Some(scope)).await?;
+        for purge in &pending {
+            self.end_purge(purge.run, PurgeState::Unknown).await?;
+        }
+        Ok(pending.len())
+    }
+
     /// The datasets of a purge that were seen live since.
     pub async fn live_again(&self, run: RunId) -> Result<HashSet<DatasetId>, RecordError> {
         let select = "SELECT id FROM purged_ids WHERE run_id = $1 AND is_live_again";

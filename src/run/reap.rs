@@ -4,6 +4,8 @@
 //! stop file; and where time went on so far since the last good scan that every clock may have jumped. Times are the store's:
 //! a run's own, and each copy's `LastModified`.
 
+use std::collections::HashSet;
+
 use serde_json::json;
 
 use super::one_plan::trip_on_recheck;
@@ -15,7 +17,7 @@ use crate::dispose::reap::{Emptied, Reaper, Rules};
 use crate::dispose::{Consent, Halt, Tools, Unnoted, is_there};
 use crate::exit::Exit;
 use crate::list::uploads::Watch;
-use crate::model::Timestamp;
+use crate::model::{RunId, Timestamp};
 use crate::record::Undo;
 use crate::report::{Reaped, folder};
 
@@ -28,7 +30,10 @@ pub async fn reap(
     keyring: &Keyring,
     (reading, scan): (&Reading, &Scan),
 ) -> Result<(), RunFailure> {
-    let quarantines = session.services.ledger.kept_quarantines(&session.scope.name).await?;
+    let mut quarantines = session.services.ledger.kept_quarantines(&session.scope.name).await?;
+    // A purge that goes on writes into the folder that it began, over copies that it made before.
+    let filled: HashSet<RunId> = session.services.ledger.pending_purges(None).await?.iter().map(|it| it.run).collect();
+    quarantines.retain(|quarantine| !filled.contains(&quarantine.run));
     let untold = untold_runs(session).await?;
     if quarantines.is_empty() && untold.is_empty() {
         return Ok(());

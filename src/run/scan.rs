@@ -11,7 +11,8 @@ use crate::diff::{Diff, Findings};
 use crate::list::census;
 use crate::list::references::ProvenReferences;
 use crate::list::uploads::{self, Found, Uploads};
-use crate::model::{DatasetId, Timestamp};
+use crate::model::{DatabaseIdentity, DatasetId, Snapshot, Timestamp};
+use crate::record::PurgeRow;
 use crate::report::csv::CsvFile;
 use crate::report::figures::Stage;
 use crate::report::leaks::{self, UploadCounts, UploadRecord, UploadVerdict};
@@ -105,6 +106,7 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     let seen_at = read.as_ref().map_or(listing.store_time, |read| listing.store_time.min(read.database_time));
     watched.remember_live(session, seen_at).await?;
     let references = read?;
+    watched.keep_from_purges(session, (&references.identity, references.snapshot.as_ref())).await?;
     if let Some(error) = failed_row {
         return Err(RunFailure::ReportRow(error));
     }
@@ -154,6 +156,9 @@ struct Watched {
     sighted: HashSet<DatasetId>,
     /// Those of which copies may lie in quarantine.
     quarantined: HashSet<DatasetId>,
+    /// Those whose rows were removed by purges that are not over.
+    purges: Vec<PurgeRow>,
+    purged: HashSet<DatasetId>,
     live: Vec<DatasetId>,
 }
 
@@ -162,11 +167,13 @@ impl Watched {
         let (ledger, scope) = (&session.services.ledger, &session.scope.name);
         let sighted = ledger.sighted_ids(scope).await?.into_iter().collect();
         let quarantined = ledger.quarantined_ids(scope).await?.into_iter().collect();
-        Ok(Self { sighted, quarantined, live: Vec::new() })
+        let purges = ledger.pending_purges(Some(scope)).await?;
+        let purged = purges.iter().flat_map(|purge| &purge.evidence.datasets).map(|dataset| dataset.id).collect();
+        Ok(Self { sighted, quarantined, purges, purged, live: Vec::new() })
     }
 
     fn note_live(&mut self, id: DatasetId) {
-        if self.sighted.contains(&id) || self.quarantined.contains(&id) {
+        if self.sighted.contains(&id) || self.quarantined.contains(&id) || self.purged.contains(&id) {
             self.live.push(id);
         }
     }
@@ -177,6 +184,26 @@ impl Watched {
         let of = |ids: &HashSet<DatasetId>| self.live.iter().copied().filter(|id| ids.contains(id)).collect::<Vec<_>>();
         ledger.forget(scope, &of(&self.sighted)).await?;
         Ok(ledger.want(scope, &of(&self.quarantined), at).await?)
+    }
+
+    /// A row that is there after the end of the transaction that removed it is another one: nothing more of its dataset goes by that
+    /// purge, should it be gone again when the purge goes on. A read that began before that end says nothing.
+    async fn keep_from_purges(
+        &self,
+        session: &Session<'_>,
+        (identity, snapshot): (&DatabaseIdentity, Option<&Snapshot>),
+    ) -> Result<(), RunFailure> {
+        for PurgeRow { run, xid, evidence, .. } in &self.purges {
+            let is_after = evidence.anchor.identity.is_same_database(identity)
+                && snapshot.is_some_and(|snapshot| snapshot.saw(*xid));
+            let of_purge = |id: &DatasetId| evidence.datasets.iter().any(|dataset| dataset.id == *id);
+            let live: Vec<DatasetId> = self.live.iter().copied().filter(of_purge).collect();
+            if is_after && !live.is_empty() {
+                tracing::warn!(run_id = %run, datasets = live.len(), "datasets of a purge that waits have rows again; it leaves them alone");
+                session.services.ledger.note_live_again(*run, &live).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn remember_held(&self, session: &Session<'_>, holds: &Holds, at: Timestamp) -> Result<(), RunFailure> {

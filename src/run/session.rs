@@ -117,7 +117,8 @@ impl<'s> Session<'s> {
                 continue;
             }
             let forgotten = ledger.forget_all(&scope.name).await?;
-            tracing::warn!(newest = %newest, forgotten, "the ledger does not know the newest report beside it: it is older or another; all sightings start again");
+            let given_up = ledger.give_up_purges(&scope.name).await?;
+            tracing::warn!(newest = %newest, forgotten, purges_given_up = given_up, "the ledger does not know the newest report beside it: it is older or another; all sightings start again");
         }
         let start = RunStart {
             run_id: run,

@@ -23,7 +23,7 @@ use crate::metrics::{self, PurgeOutcome};
 use crate::model::{DatasetId, RunId, Timestamp, Versioning};
 use crate::platform::Fate;
 use crate::record::{LockError, PurgeRow, PurgeState, PurgeSubject, Undo, UndoKind};
-use crate::report::{Deletion, PurgeReport, PurgedDatasetReport, PurgedJobReport, QuarantineFolder, undo};
+use crate::report::{Deletion, PurgeReport, PurgedDatasetReport, PurgedJobReport, QuarantineFolder, folder, undo};
 use crate::run::telling::tell_deletions;
 use crate::run::{Keyring, Reading, RunFailure, ScopeEnd, Services, Session, SetupError};
 use crate::s3::{StoreFault, retry};
@@ -89,6 +89,16 @@ async fn go_on(services: &Services, keyring: &Keyring, run: RunId) -> Result<Cle
             "check --config",
         )
     })?;
+    // Before its folder is touched: a report that it wrote once may lie there.
+    for newest in folder::newest_runs(&services.config.reports_directory, &scope.name) {
+        if !services.ledger.knows_run(&newest.to_string()).await? {
+            services.ledger.give_up_purges(&scope.name).await?;
+            let reason = format!(
+                "the ledger does not know the newest report beside it, {newest}: it is older or another, and this purge may be over"
+            );
+            return Err(refused(reason, "what is left of it is an orphan: `orphan-sweeper audit` shows it"));
+        }
+    }
     let reading = keyring.reading(services, scope).map_err(RunFailure::from)?;
     let mut session = begin(services, scope, &reading, &purge).await?;
     let has_report = services.ledger.run(&run.to_string()).await?.is_some_and(|run| run.summary.is_some());
@@ -227,9 +237,13 @@ impl Work<'_> {
         if !ids.is_empty() {
             // What an earlier process asked for is told, however this one ends.
             session.untold.plans.push(self.purge.plan_hash());
+        }
+        // Also where it must wait: a row that is there now makes any later one another.
+        let looked = self.prove_removed(session).await;
+        if !ids.is_empty() {
             self.check_place(session).await?;
         }
-        let as_of = self.prove_removed(session).await?;
+        let as_of = looked?;
         crate::failpoint::reach("purge_looked");
         let stop = session.services.stop.token.clone();
         session.draft.as_of = Some(as_of);

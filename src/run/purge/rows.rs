@@ -177,6 +177,9 @@ impl<'d> Door<'d> {
         // Before anything is removed: whoever says what is live must have seen the row whose end is the proof later.
         let look = self.reading.references.look(&ids).await?;
         change.check_place(&look.anchor.identity).await?;
+        // Their rows are locked here, so no earlier purge of them is about to end: it must leave them alone.
+        let live: Vec<DatasetId> = ids.iter().copied().filter(|id| look.is_live(*id)).collect();
+        self.services.ledger.keep_from_purges(&self.scope.name, &live).await?;
         self.check_baseline(&look).await?;
         if let Some(unseen) = datasets.iter().find(|dataset| dataset.has_objects && !look.is_live(dataset.id)) {
             return Err(Refusal::NotLive(unseen.id));

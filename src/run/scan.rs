@@ -11,7 +11,7 @@ use crate::diff::{Diff, Findings};
 use crate::list::census;
 use crate::list::references::ProvenReferences;
 use crate::list::uploads::{self, Found, Uploads};
-use crate::model::{DatabaseIdentity, DatasetId, Snapshot, Timestamp};
+use crate::model::{DatasetId, Timestamp};
 use crate::record::PurgeRow;
 use crate::report::csv::CsvFile;
 use crate::report::figures::Stage;
@@ -104,9 +104,8 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
         .await;
     bar.finish_and_clear();
     let seen_at = read.as_ref().map_or(listing.store_time, |read| listing.store_time.min(read.database_time));
-    watched.remember_live(session, seen_at).await?;
+    watched.remember_live(session, seen_at, read.as_ref().ok()).await?;
     let references = read?;
-    watched.keep_from_purges(session, (&references.identity, references.snapshot.as_ref())).await?;
     if let Some(error) = failed_row {
         return Err(RunFailure::ReportRow(error));
     }
@@ -179,7 +178,15 @@ impl Watched {
     }
 
     /// Whatever becomes of this run, an id that it saw live leaves every plan for good, and its copies wait.
-    async fn remember_live(&self, session: &Session<'_>, at: Timestamp) -> Result<(), RunFailure> {
+    async fn remember_live(
+        &self,
+        session: &Session<'_>,
+        at: Timestamp,
+        read: Option<&ProvenReferences>,
+    ) -> Result<(), RunFailure> {
+        if let Some(read) = read {
+            self.keep_from_purges(session, read).await?;
+        }
         let (ledger, scope) = (&session.services.ledger, &session.scope.name);
         let of = |ids: &HashSet<DatasetId>| self.live.iter().copied().filter(|id| ids.contains(id)).collect::<Vec<_>>();
         ledger.forget(scope, &of(&self.sighted)).await?;
@@ -188,14 +195,10 @@ impl Watched {
 
     /// A row that is there after the end of the transaction that removed it is another one: nothing more of its dataset goes by that
     /// purge, should it be gone again when the purge goes on. A read that began before that end says nothing.
-    async fn keep_from_purges(
-        &self,
-        session: &Session<'_>,
-        (identity, snapshot): (&DatabaseIdentity, Option<&Snapshot>),
-    ) -> Result<(), RunFailure> {
+    async fn keep_from_purges(&self, session: &Session<'_>, read: &ProvenReferences) -> Result<(), RunFailure> {
         for PurgeRow { run, xid, evidence, .. } in &self.purges {
-            let is_after = evidence.anchor.identity.is_same_database(identity)
-                && snapshot.is_some_and(|snapshot| snapshot.saw(*xid));
+            let is_after = evidence.anchor.identity.is_same_database(&read.identity)
+                && read.snapshot.as_ref().is_some_and(|snapshot| snapshot.saw(*xid));
             let of_purge = |id: &DatasetId| evidence.datasets.iter().any(|dataset| dataset.id == *id);
             let live: Vec<DatasetId> = self.live.iter().copied().filter(of_purge).collect();
             if is_after && !live.is_empty() {

@@ -42,7 +42,7 @@ pub use purges::{PurgeEvidence, PurgeRow, PurgeState, PurgeSubject, PurgedDatase
 pub use refused::{GHOST, OBJECT_LOCK, REFUSED};
 pub use runs::{RunEnd, RunRow, RunStart};
 pub use scratch::{NewScratch, Scratch, ScratchKind, ScratchState};
-pub use sightings::ScanDelta;
+pub use sightings::{Looked, ScanDelta};
 pub use tokens::{TokenRow, TokenScope};
 pub use undos::{Undo, UndoKind};
 

@@ -1,6 +1,6 @@
 //! The sightings: who was seen as an orphan, since when, and unchanged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use uuid::Uuid;
 
@@ -24,6 +24,15 @@ pub struct ScanDelta {
     pub resolved: u64,
 }
 
+/// Whose scan is taken in.
+#[derive(Debug, Clone, Copy)]
+pub struct Looked {
+    /// The run.
+    pub run: RunId,
+    /// The number of its look at the rows, by [`Ledger::note_look`], if nobody else looked since it began.
+    pub alone: Option<u64>,
+}
+
 /// Rows that one statement writes.
 const ROWS_AT_ONCE: usize = 500;
 
@@ -36,11 +45,12 @@ impl Ledger {
     }
 
     /// Takes in a good scan, as a whole or not at all: the sightings of its orphans, the end of all others, and the new
-    /// baseline. Sightings that another process has ended or changed since the scan read them start again with this run.
+    /// baseline. Sightings that another process has ended or changed since the scan read them start again with this run; where
+    /// somebody else looked at the rows since this scan began to, none starts, because the other may have seen its id live.
     pub async fn record_scan(
         &self,
         scope: &str,
-        run: RunId,
+        Looked { run, alone }: Looked,
         orphans: &[(DatasetId, Sighting)],
         baseline: &Baseline,
     ) -> Result<ScanDelta, RecordError> {
@@ -48,8 +58,13 @@ impl Ledger {
         let mut transaction = self.begin(STEP).await?;
         let before = statement(STEP, "SELECT count(*) AS ids FROM sightings WHERE scope = $1").bind(scope);
         let before = before.one(&mut transaction).await?.count("ids")?;
+        let may_begin = alone.is_some() && number_of(&mut transaction, scope).await? == alone;
         for orphans in orphans.chunks(ROWS_AT_ONCE) {
-            let orphans = as_they_go_on(&mut transaction, scope, run, orphans).await?;
+            let mut orphans = as_they_go_on(&mut transaction, scope, run, orphans).await?;
+            orphans.retain(|(_, sighting)| may_begin || sighting.first_run != run);
+            if orphans.is_empty() {
+                continue;
+            }
             write_sightings(&mut transaction, scope, run, &orphans).await?;
         }
         let resolved =
@@ -74,14 +89,49 @@ impl Ledger {
     /// Starts the sightings of these ids again: they were seen live, so whatever was planned for them is off for good.
     pub async fn forget(&self, scope: &str, ids: &[DatasetId]) -> Result<(), RecordError> {
         const STEP: &str = "start sightings again";
-        let mut transaction = self.begin(STEP).await?;
-        for ids in ids.chunks(ROWS_AT_ONCE) {
-            let places: Vec<String> = (0..ids.len()).map(|place| format!("${}", place + 2)).collect();
-            let delete = format!("DELETE FROM sightings WHERE scope = $1 AND id IN ({})", places.join(", "));
-            let delete = statement(STEP, delete).bind(scope);
-            ids.iter().fold(delete, |delete, id| delete.bind(*id)).run(&mut transaction).await?;
+        if ids.is_empty() {
+            return Ok(());
         }
+        let mut transaction = self.begin(STEP).await?;
+        count_look(&mut transaction, scope).await?;
+        end_sightings(&mut transaction, scope, ids).await?;
         transaction.commit(STEP).await
+    }
+
+    /// The number of the last look at the rows of a scope: what a scan asks for before its own.
+    pub async fn last_look(&self, scope: &str) -> Result<u64, RecordError> {
+        const STEP: &str = "read the number of the last look";
+        let mut transaction = self.begin(STEP).await?;
+        let insert = "INSERT INTO looks (scope, number) VALUES ($1, 0) ON CONFLICT (scope) DO NOTHING";
+        statement(STEP, insert).bind(scope).run(&mut transaction).await?;
+        let number = number_of(&mut transaction, scope).await?;
+        transaction.commit(STEP).await?;
+        Ok(number.unwrap_or(0))
+    }
+
+    /// Notes a look at all rows of a scope, which saw `live` of the ids that had sightings `before` it. Their sightings start again;
+    /// those that began meanwhile do too, because nobody knows whether this look saw them live. Gives its number.
+    pub async fn note_look(
+        &self,
+        scope: &str,
+        live: &[DatasetId],
+        before: &HashSet<DatasetId>,
+    ) -> Result<u64, RecordError> {
+        const STEP: &str = "note a look at the rows";
+        let mut transaction = self.begin(STEP).await?;
+        count_look(&mut transaction, scope).await?;
+        let select = statement(STEP, "SELECT id FROM sightings WHERE scope = $1").bind(scope);
+        let mut over = live.to_vec();
+        for row in select.all(&mut transaction).await? {
+            let id = DatasetId(row.get("id")?);
+            if !before.contains(&id) {
+                over.push(id);
+            }
+        }
+        end_sightings(&mut transaction, scope, &over).await?;
+        let number = number_of(&mut transaction, scope).await?;
+        transaction.commit(STEP).await?;
+        Ok(number.unwrap_or(0))
     }
 
     /// Makes the next scan take an id for changed, whatever it sees: a look in between saw something else.
@@ -104,6 +154,41 @@ impl Ledger {
         let delete = statement("start all sightings again", "DELETE FROM sightings WHERE scope = $1").bind(scope);
         delete.run(&self.database).await
     }
+}
+
+#[cfg(test)]
+impl Ledger {
+    /// Takes in a scan beside which nobody else looked.
+    pub async fn record_lone_scan(
+        &self,
+        scope: &str,
+        run: RunId,
+        orphans: &[(DatasetId, Sighting)],
+        baseline: &Baseline,
+    ) -> Result<ScanDelta, RecordError> {
+        let alone = Some(self.last_look(scope).await?);
+        self.record_scan(scope, Looked { run, alone }, orphans, baseline).await
+    }
+}
+
+async fn count_look(transaction: &mut Transaction, scope: &str) -> Result<(), RecordError> {
+    let update = "UPDATE looks SET number = number + 1 WHERE scope = $1";
+    statement("count a look", update).bind(scope).run(transaction).await.map(drop)
+}
+
+async fn number_of(transaction: &mut Transaction, scope: &str) -> Result<Option<u64>, RecordError> {
+    let select = statement("read the number of the last look", "SELECT number FROM looks WHERE scope = $1");
+    select.bind(scope).optional(transaction).await?.map(|row| row.count("number")).transpose()
+}
+
+async fn end_sightings(transaction: &mut Transaction, scope: &str, ids: &[DatasetId]) -> Result<(), RecordError> {
+    for ids in ids.chunks(ROWS_AT_ONCE) {
+        let places: Vec<String> = (0..ids.len()).map(|place| format!("${}", place + 2)).collect();
+        let delete = format!("DELETE FROM sightings WHERE scope = $1 AND id IN ({})", places.join(", "));
+        let delete = statement("start sightings again", delete).bind(scope);
+        ids.iter().fold(delete, |delete, id| delete.bind(*id)).run(&mut *transaction).await?;
+    }
+    Ok(())
 }
 
 /// The sightings as they can be written: those that go on must go on from what is there. Where another process forgot,

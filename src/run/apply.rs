@@ -72,7 +72,7 @@ pub async fn sweep(
         return Ok(());
     }
     count_eligible_anew(session);
-    apply_unattended(session, reading, keyring, &plan, Approved::ByPolicy).await
+    Box::pin(apply_unattended(session, reading, keyring, &plan, Approved::ByPolicy)).await
 }
 
 /// Applies the plans that a person has approved since, each by its own checks, and no other. One that is refused is no
@@ -90,7 +90,7 @@ async fn sweep_approved(
     }
     let mut refusal = None;
     for plan in &plans {
-        match apply_unattended(session, reading, keyring, plan, Approved::ByDecision).await {
+        match Box::pin(apply_unattended(session, reading, keyring, plan, Approved::ByDecision)).await {
             // What was seen holds for every plan.
             Err(failure @ RunFailure::Refused { .. }) if session.refusing(Some(Kind::Evidence)).is_empty() => {
                 refusal.get_or_insert(failure);

@@ -23,7 +23,7 @@ use crate::parse::prefix_of;
 use crate::plan::{
     Backfill, DeletePlan, PLAN_VERSION, PlanGroup, PlanLedger, PlanPolicy, PlanTarget, PlanTotals, VerifiedPlan,
 };
-use crate::record::ScanDelta;
+use crate::record::{Looked, ScanDelta};
 use crate::report::figures::Stage;
 use crate::report::{OrphanRecord, Outcome};
 
@@ -97,7 +97,11 @@ async fn take_in(session: &Session<'_>, scan: &Scan, judged: &Judged) -> Result<
     let (ledger, scope) = (&session.services.ledger, &session.scope.name);
     let before = ledger.baseline(scope).await?;
     let baseline = Baseline::after_good_scan(before, scan.observation.clone());
-    Ok(ledger.record_scan(scope, session.run, &judged.sightings, &baseline).await?)
+    let looked = Looked { run: session.run, alone: scan.alone };
+    if looked.alone.is_none() {
+        tracing::warn!("somebody else looked at the rows while this scan did: no sighting begins with it");
+    }
+    Ok(ledger.record_scan(scope, looked, &judged.sightings, &baseline).await?)
 }
 
 fn size_readings(session: &Session<'_>, scan: &Scan, eligible: &[PlanGroup]) -> Vec<BreakerReading> {

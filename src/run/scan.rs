@@ -36,6 +36,8 @@ pub struct Scan {
     pub observation: Observation,
     /// The uploads in progress.
     pub uploads: Uploads,
+    /// The number of its look at the rows, where nobody else looked while it did.
+    pub alone: Option<u64>,
 }
 
 /// Scans the scope of `session`. `foreign.csv` and `missing.csv` are written on the way.
@@ -104,7 +106,7 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
         .await;
     bar.finish_and_clear();
     let seen_at = read.as_ref().map_or(listing.store_time, |read| listing.store_time.min(read.database_time));
-    watched.remember_live(session, seen_at, read.as_ref().ok()).await?;
+    let alone = Box::pin(watched.remember_live(session, seen_at, read.as_ref().ok())).await?;
     let references = read?;
     if let Some(error) = failed_row {
         return Err(RunFailure::ReportRow(error));
@@ -146,11 +148,13 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
         skew_s: largest_difference_s(&offsets),
         snapshot: references.snapshot.clone(),
     };
-    Ok(Scan { findings, references, holds, as_of, foreign: listing.foreign, observation, uploads })
+    Ok(Scan { findings, references, holds, as_of, foreign: listing.foreign, observation, uploads, alone })
 }
 
 /// Ids of which the ledger must know when they are live, or held.
 struct Watched {
+    /// The number of the last look before this one.
+    last_look: u64,
     /// Those that were seen as orphans.
     sighted: HashSet<DatasetId>,
     /// Those of which copies may lie in quarantine.
@@ -164,11 +168,12 @@ struct Watched {
 impl Watched {
     async fn of(session: &Session<'_>) -> Result<Self, RunFailure> {
         let (ledger, scope) = (&session.services.ledger, &session.scope.name);
+        let last_look = ledger.last_look(scope).await?;
         let sighted = ledger.sighted_ids(scope).await?.into_iter().collect();
         let quarantined = ledger.quarantined_ids(scope).await?.into_iter().collect();
         let purges = ledger.pending_purges(Some(scope)).await?;
         let purged = purges.iter().flat_map(|purge| &purge.evidence.datasets).map(|dataset| dataset.id).collect();
-        Ok(Self { sighted, quarantined, purges, purged, live: Vec::new() })
+        Ok(Self { last_look, sighted, quarantined, purges, purged, live: Vec::new() })
     }
 
     fn note_live(&mut self, id: DatasetId) {
@@ -177,20 +182,22 @@ impl Watched {
         }
     }
 
-    /// Whatever becomes of this run, an id that it saw live leaves every plan for good, and its copies wait.
+    /// Whatever becomes of this run, an id that it saw live leaves every plan for good, and its copies wait. Gives the number of the
+    /// look, where it was the only one.
     async fn remember_live(
         &self,
         session: &Session<'_>,
         at: Timestamp,
         read: Option<&ProvenReferences>,
-    ) -> Result<(), RunFailure> {
+    ) -> Result<Option<u64>, RunFailure> {
         if let Some(read) = read {
             self.keep_from_purges(session, read).await?;
         }
         let (ledger, scope) = (&session.services.ledger, &session.scope.name);
         let of = |ids: &HashSet<DatasetId>| self.live.iter().copied().filter(|id| ids.contains(id)).collect::<Vec<_>>();
-        ledger.forget(scope, &of(&self.sighted)).await?;
-        Ok(ledger.want(scope, &of(&self.quarantined), at).await?)
+        let number = ledger.note_look(scope, &of(&self.sighted), &self.sighted).await?;
+        ledger.want(scope, &of(&self.quarantined), at).await?;
+        Ok((number == self.last_look + 1).then_some(number))
     }
 
     /// A row that is there after the end of the transaction that removed it is another one: nothing more of its dataset goes by that

@@ -402,7 +402,7 @@ impl Bench {
                 sightings.push((other, known));
             }
         }
-        self.ledger.record_scan(SCOPE, run(1), &sightings, &baseline()).await.expect("recorded");
+        self.ledger.record_lone_scan(SCOPE, run(1), &sightings, &baseline()).await.expect("recorded");
         let planned = patterns
             .iter()
             .map(|pattern| {

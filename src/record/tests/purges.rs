@@ -80,7 +80,7 @@ async fn an_intended_purge_ends_the_sightings_of_its_ids() {
     let book = book!();
     book.begin(1).await;
     let orphans = [1, 2, 3].map(|n| (id(n), sighting(1, 0)));
-    book.record_scan(SCOPE, run(1), &orphans, &good(10)).await.expect("recorded");
+    book.record_lone_scan(SCOPE, run(1), &orphans, &good(10)).await.expect("recorded");
     intend(&book, &purge(2, 9)).await;
     assert_eq!(book.sighted_ids(SCOPE).await.expect("readable"), [id(3)]);
 }
@@ -91,7 +91,7 @@ async fn a_purge_counts_in_every_scope_of_its_rows() {
     book.begin(1).await;
     let mut baseline = good(10);
     baseline.observation.snapshot = Snapshot::parse("20:20:");
-    book.record_scan(OTHER, run(1), &[1, 3].map(|n| (id(n), sighting(1, 0))), &baseline).await.expect("recorded");
+    book.record_lone_scan(OTHER, run(1), &[1, 3].map(|n| (id(n), sighting(1, 0))), &baseline).await.expect("recorded");
     intend(&book, &purge(2, 20)).await;
     book.commit_purge(run(2), &removed(2)).await.expect("committed");
     assert_eq!(book.sighted_ids(OTHER).await.expect("readable"), [id(3)], "the id was seen live");
@@ -120,7 +120,7 @@ async fn only_what_committed_vouches_for_rows_and_ids() {
     book.begin(1).await;
     let mut baseline = good(10);
     baseline.observation.snapshot = Snapshot::parse("20:25:21");
-    book.record_scan(SCOPE, run(1), &[], &baseline).await.expect("recorded");
+    book.record_lone_scan(SCOPE, run(1), &[], &baseline).await.expect("recorded");
     for (n, xid) in [(2, 19), (3, 20), (4, 21), (5, 22), (6, 23)] {
         intend(&book, &purge(n, xid)).await;
     }
@@ -211,7 +211,7 @@ async fn the_keys_of_a_purge_leave_the_journal_where_the_whole_id_is_gone() {
     assert_eq!(book.keys().await, ["p/2/x"]);
     // A scan that sees nothing of it any more takes the rest with it.
     book.begin(2).await;
-    book.record_scan(SCOPE, run(2), &[], &good(10)).await.expect("recorded");
+    book.record_lone_scan(SCOPE, run(2), &[], &good(10)).await.expect("recorded");
     assert!(book.keys().await.is_empty());
     assert!(!book.needed_runs(SCOPE, at(9)).await.expect("readable").contains(&run(1).to_string()));
     book.compact_runs(&[run(1).to_string()]).await.expect("compacted");

@@ -249,7 +249,7 @@ async fn runs_whose_reports_are_needed_are_known() {
     assert_eq!(needed(at(100)).await, names(&[2, 4]));
     // One with keys in the journal, the baseline's, and one that tripped.
     book.intend(&Intent { plan: hash(3), ..intent(3, 5) }, &objects(&["p/a/1"])).await.expect("intended");
-    book.record_scan(SCOPE, run(6), &[], &good(1)).await.expect("recorded");
+    book.record_lone_scan(SCOPE, run(6), &[], &good(1)).await.expect("recorded");
     book.latch(SCOPE, run(7), at(1), &[(Breaker::LiveDrop, String::new())], &observed(1)).await.expect("latched");
     assert_eq!(
         needed(at(100)).await,

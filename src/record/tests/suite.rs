@@ -148,7 +148,7 @@ mod sightings {
     use super::*;
 
     async fn record(book: &Book, scope: &str, by: u128, orphans: &[(DatasetId, Sighting)]) -> ScanDelta {
-        book.record_scan(scope, run(by), orphans, &good(10)).await.expect("recorded")
+        book.record_lone_scan(scope, run(by), orphans, &good(10)).await.expect("recorded")
     }
 
     async fn sighted(book: &Book, scope: &str) -> BTreeSet<DatasetId> {
@@ -179,6 +179,39 @@ mod sightings {
         };
         record(&book, SCOPE, 7, &[(id(1), later.clone())]).await;
         assert_eq!(book.sighting(SCOPE, id(1)).await.expect("readable"), Some(later), "every field is taken over");
+    }
+
+    #[tokio::test]
+    async fn a_scan_begins_no_sighting_of_what_another_look_may_have_seen_live_meanwhile() {
+        let book = book!();
+        record(&book, SCOPE, 1, &[(id(1), sighting(1, 0))]).await;
+        let before = sighted(&book, SCOPE).await.into_iter().collect();
+        // Two look at the same time, and the second one's rows are newer.
+        let last = book.last_look(SCOPE).await.expect("readable");
+        let first = book.note_look(SCOPE, &[], &before).await.expect("noted");
+        assert_eq!(first, last + 1, "as far as the first one can tell, it is alone");
+        let second = book.note_look(SCOPE, &[], &before).await.expect("noted");
+        assert_eq!(second, last + 2, "the second one sees that it is not");
+        let next = Sighting { sightings: 4, last_seen: at(50), ..sighting(1, 0) };
+        let orphans = [(id(1), next.clone()), (id(2), Sighting::first(run(2), at(50), hash(9)))];
+        let looked = Looked { run: run(2), alone: Some(first) };
+        book.record_scan(SCOPE, looked, &orphans, &good(10)).await.expect("recorded");
+        assert_eq!(sighted(&book, SCOPE).await, BTreeSet::from([id(1)]), "what had sightings goes on, none begins");
+        assert_eq!(book.sighting(SCOPE, id(1)).await.expect("readable"), Some(next));
+        book.forget(SCOPE, &[id(9)]).await.expect("forgotten");
+        let looked = Looked { run: run(2), alone: Some(second) };
+        book.record_scan(SCOPE, looked, &orphans, &good(10)).await.expect("recorded");
+        assert_eq!(
+            sighted(&book, SCOPE).await,
+            BTreeSet::from([id(1)]),
+            "a re-check that saw one live counts as a look"
+        );
+        let looked = Looked { run: run(2), alone: Some(second + 1) };
+        book.record_scan(SCOPE, looked, &orphans, &good(10)).await.expect("recorded");
+        assert_eq!(sighted(&book, SCOPE).await, BTreeSet::from([id(1), id(2)]), "alone, it begins them");
+        // And the other way round: the scan that saw no row was faster.
+        book.note_look(SCOPE, &[], &before).await.expect("noted");
+        assert_eq!(sighted(&book, SCOPE).await, BTreeSet::from([id(1)]), "what began meanwhile starts again");
     }
 
     #[tokio::test]
@@ -220,11 +253,11 @@ mod sightings {
     async fn a_scan_is_the_baseline_of_the_next() {
         let book = book!();
         assert_eq!(book.baseline(SCOPE).await.expect("readable"), None);
-        book.record_scan(SCOPE, run(1), &[], &good(10)).await.expect("recorded");
+        book.record_lone_scan(SCOPE, run(1), &[], &good(10)).await.expect("recorded");
         let mut second = good(9);
         (second.accepted_overlap, second.accepted_skew_s) = (Some(4.0 / 11.0), Some(900));
         second.accepted_empty = vec!["s.t".into()];
-        book.record_scan(SCOPE, run(2), &[], &second).await.expect("recorded");
+        book.record_lone_scan(SCOPE, run(2), &[], &second).await.expect("recorded");
         assert_eq!(book.baseline(SCOPE).await.expect("readable"), Some(second), "to the last digit");
         assert_eq!(book.baseline(OTHER).await.expect("readable"), None);
     }
@@ -234,7 +267,7 @@ mod sightings {
         let book = book!();
         record(&book, SCOPE, 1, &[(id(1), sighting(1, 0))]).await;
         book.refuse("UPDATE", "baselines", None).await;
-        let failed = book.record_scan(SCOPE, run(2), &[(id(2), sighting(2, 0))], &good(1)).await;
+        let failed = book.record_lone_scan(SCOPE, run(2), &[(id(2), sighting(2, 0))], &good(1)).await;
         assert!(matches!(failed, Err(RecordError::Statement { step: "set the baseline", .. })), "{failed:?}");
         assert_eq!(sighted(&book, SCOPE).await, [id(1)].into());
         assert_eq!(book.baseline(SCOPE).await.expect("readable"), Some(good(10)));
@@ -303,7 +336,7 @@ mod latches {
 
     async fn good_scan(book: &Book, by: u128, baseline: &Baseline) {
         book.begin(by).await;
-        book.record_scan(SCOPE, run(by), &[(id(1), sighting(by, 0))], baseline).await.expect("recorded");
+        book.record_lone_scan(SCOPE, run(by), &[(id(1), sighting(by, 0))], baseline).await.expect("recorded");
     }
 
     #[tokio::test]
@@ -411,7 +444,7 @@ mod latches {
         for (breaker, left) in [(Breaker::TargetChanged, 0), (Breaker::DatabaseIdentity, 1)] {
             let book = book!();
             good_scan(&book, 1, &good(100)).await;
-            book.record_scan(OTHER, run(1), &[(id(1), sighting(1, 0))], &good(1)).await.expect("recorded");
+            book.record_lone_scan(OTHER, run(1), &[(id(1), sighting(1, 0))], &good(1)).await.expect("recorded");
             latch(&book, 2, breaker, &observed(100)).await;
             acknowledge(&book).await;
             assert_eq!(book.sighted_ids(SCOPE).await.expect("readable").len(), left, "{}", breaker.as_str());
@@ -1016,7 +1049,7 @@ mod chain {
     async fn fill(book: &Book) {
         book.begin(1).await;
         let orphans = [(id(1), sighting(1, 0)), (id(2), sighting(1, 0))];
-        book.record_scan(SCOPE, run(1), &orphans, &good(10)).await.expect("recorded");
+        book.record_lone_scan(SCOPE, run(1), &orphans, &good(10)).await.expect("recorded");
         book.issue_plan(&plan(1), hash(1), Path::new("p")).await.expect("issued");
         let end = RunEnd {
             finished_at: at(9),
@@ -1081,7 +1114,7 @@ mod chain {
         let summary = Sha256Hash::of(b"{}").to_string();
         assert_eq!(verified.summaries, BTreeMap::from([(run(1).to_string(), summary)]));
         book.close_plan(hash(1)).await.expect("closed");
-        book.record_scan(SCOPE, run(4), &[], &good(9)).await.expect("recorded");
+        book.record_lone_scan(SCOPE, run(4), &[], &good(9)).await.expect("recorded");
         assert_eq!(book.count("intents").await, 0, "all is compacted");
         assert!(verify(&book, &[known(head)]).await.expect("nothing wrong").since[0] >= Some(3));
     }
@@ -1273,7 +1306,7 @@ mod chain {
         };
         book.begin_run(&start).await.expect_err("refused");
         book.close_plan(hash(1)).await.expect_err("refused");
-        book.record_scan(SCOPE, run(4), &[], &good(9)).await.expect_err("refused");
+        book.record_lone_scan(SCOPE, run(4), &[], &good(9)).await.expect_err("refused");
         assert_eq!((book.count("intents").await, book.count("runs").await), before);
     }
 

@@ -236,13 +236,13 @@ async fn an_id_whose_plan_was_given_up_stays_known_while_its_copies_may_lie_in_q
     book.close_plan(hash(1)).await.expect("closed");
     // Neither is seen any more.
     book.begin(2).await;
-    book.record_scan(SCOPE, run(2), &[], &good(10)).await.expect("recorded");
+    book.record_lone_scan(SCOPE, run(2), &[], &good(10)).await.expect("recorded");
     assert_eq!(book.keys().await, ["p/d/1"], "of the other, its disposal tells");
     let quarantined = book.quarantined_ids(SCOPE).await.expect("readable");
     assert_eq!(quarantined.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([id(4), id(5)]));
     book.close_quarantine(run(1), run(2), at(90)).await.expect("closed");
     book.begin(3).await;
-    book.record_scan(SCOPE, run(3), &[], &good(10)).await.expect("recorded");
+    book.record_lone_scan(SCOPE, run(3), &[], &good(10)).await.expect("recorded");
     assert_eq!(book.keys().await, [""; 0]);
 }
 

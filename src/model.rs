@@ -320,6 +320,11 @@ impl Snapshot {
         self.xmin
     }
 
+    /// The first transaction that had not begun: it never comes back in one timeline.
+    pub fn end(&self) -> u64 {
+        self.xmax
+    }
+
     /// Whether it saw what transaction `xid`, which is committed by now, did.
     pub fn saw(&self, xid: u64) -> bool {
         xid < self.xmin || xid < self.xmax && !self.in_progress.contains(&xid)

@@ -100,6 +100,55 @@ async fn one_of_two_live_tables_emptied_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_fall_of_one_of_two_columns_of_a_table_is_refused() {
+    let world = World::new().await;
+    world.database.execute("CREATE TABLE heimdall.uses (trained_on uuid, tested_on uuid)").await;
+    let role = world.database.role.clone();
+    world.database.execute(&format!("GRANT SELECT ON heimdall.uses TO {role}")).await;
+    let live = |column: &str| {
+        let expects = "expects_objects = { column = \"trained_on\", values = [\"none\"] }";
+        format!("[[scope.live]]\ntable = \"heimdall.uses\"\nid_column = \"{column}\"\n{expects}\n\n")
+    };
+    let both = live("trained_on") + &live("tested_on") + "[scope.policy]";
+    world.program.edit_config(|text| text.replace("[scope.policy]", &both));
+    for _ in 0..3 {
+        world.live(0).await;
+    }
+    let rows = "INSERT INTO heimdall.uses SELECT gen_random_uuid(), gen_random_uuid() FROM generate_series(1, 20)";
+    world.database.execute(rows).await;
+    world.audit().await;
+    world
+        .database
+        .execute("UPDATE heimdall.uses SET trained_on = NULL WHERE ctid IN (SELECT ctid FROM heimdall.uses LIMIT 12)")
+        .await;
+    let summary = world.program.run(&["audit", "--json"]).await.summary(4);
+    assert_refused(&summary, "live_drop");
+    let message = breaker(&summary, "live_drop")["message"].as_str().expect("a text").to_owned();
+    assert!(message.contains("heimdall.uses (trained_on) had 20 rows and has 8"), "{message}");
+    world.database.execute("UPDATE heimdall.uses SET trained_on = NULL").await;
+    assert_refused(&world.program.run(&["audit", "--json"]).await.summary(4), "no_references");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_set_back_to_an_earlier_state_is_refused() {
+    let world = world_with_history(8, 1).await;
+    let before = world.contents().await;
+    world.settle().await;
+    // As after a snapshot of its volume was put back: everything is the same, but for the transactions since.
+    world
+        .edit_ledger(
+            "UPDATE baselines SET baseline = json_set(baseline, '$.observation.snapshot', '4000000000000:4000000000000:')",
+        )
+        .await;
+    let summary = world.program.run(&["audit", "--json"]).await.summary(4);
+    assert_refused(&summary, "database_identity");
+    assert_eq!(world.apply_of(1).await.code, 4);
+    assert_eq!(world.contents().await, before);
+    ack(&world, "database_identity").await;
+    world.program.run(&["audit", "--json"]).await.summary(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_real_mass_deletion_goes_on_after_an_acknowledgement_and_anything_worse_trips_anew() {
     let mut world = world_with_history(40, 0).await;
     world.program.set_scope("LIMITS__MIN_OVERLAP", "0.0");

@@ -116,6 +116,8 @@ pub struct LiveTable {
     pub missing_after: Duration,
     /// The dotted key, for messages.
     pub key: String,
+    /// What reports and breakers call it: its table, with the column where the scope reads several of that table.
+    pub label: String,
 }
 
 impl LiveTable {
@@ -368,7 +370,18 @@ fn read_live(reader: &mut Reader<'_>, problems: &Problems) -> Option<Vec<LiveTab
     let tables =
         reader.tables("live", "write at least one `[[scope.live]]`: without rows every dataset would be an orphan");
     let expected = tables.len();
-    let live: Vec<_> = tables.into_iter().filter_map(|table| read_live_table(table, problems)).collect();
+    let mut live: Vec<_> = tables.into_iter().filter_map(|table| read_live_table(table, problems)).collect();
+    if let Some(twice) =
+        (1..live.len()).find(|place| live[..*place].iter().any(|it| it.identity() == live[*place].identity()))
+    {
+        reader.problem("live", format!("reads `{}` twice; remove one `[[scope.live]]` of it", live[twice].identity()));
+    }
+    for place in 0..live.len() {
+        let is_same_table = |other: &LiveTable| other.table == live[place].table;
+        if live.iter().filter(|other| is_same_table(other)).count() > 1 {
+            live[place].label = live[place].identity();
+        }
+    }
     (live.len() == expected && expected > 0).then_some(live)
 }
 
@@ -388,7 +401,9 @@ fn read_live_table(mut reader: Reader<'_>, problems: &Problems) -> Option<LiveTa
     let expects_objects = read_expects(&mut reader);
     let missing_after = reader.duration("missing_after", DAY).value;
     reader.finish();
-    Some(LiveTable { table: table?, id_column, created_at_column, expects_objects, missing_after, key })
+    let table = table?;
+    let label = table.to_string();
+    Some(LiveTable { table, id_column, created_at_column, expects_objects, missing_after, key, label })
 }
 
 fn read_expects(reader: &mut Reader<'_>) -> Option<Expects> {

@@ -318,6 +318,21 @@ mod one_problem {
     }
 
     #[test]
+    fn a_table_that_is_read_twice_is_called_by_its_columns() {
+        let table = |column: &str| format!("[[scope.live]]\ntable = \"heimdall.uses\"\nid_column = \"{column}\"\n");
+        let labels = |tables: &str| -> Vec<String> {
+            let config = loaded(&COMMITTED.replace("[scope.policy]", &format!("{tables}[scope.policy]")));
+            config.scopes[0].live.iter().map(|live| live.label.clone()).collect()
+        };
+        assert_eq!(labels(&table("a")), ["heimdall.synthetic_datasets", "heimdall.uses"]);
+        let both = table("a") + &table("b");
+        assert_eq!(labels(&both), ["heimdall.synthetic_datasets", "heimdall.uses (a)", "heimdall.uses (b)"]);
+        let twice = COMMITTED.replace("[scope.policy]", &format!("{both}{}[scope.policy]", table("a")));
+        let problem = only_problem(&twice);
+        assert!(problem.message.contains("reads `heimdall.uses (a)` twice"), "{problem:?}");
+    }
+
+    #[test]
     fn a_group_can_name_255_patterns_and_no_more() {
         let list = |count: usize| {
             format!("[{}]", (0..count).map(|n| format!("\"synthetic/{n}-{{id}}/\"")).collect::<Vec<_>>().join(", "))

@@ -45,6 +45,7 @@ fn observed(tables: &[(&str, u64)]) -> Observation {
         overlap_share: Some(1.0),
         skew_s: 0,
         snapshot: None,
+        rows_as_of: None,
     }
 }
 
@@ -673,6 +674,28 @@ mod identity_and_target {
     }
 
     #[test]
+    fn a_database_that_knows_fewer_transactions_was_set_back() {
+        let scan = |as_of, snapshot: &str| Observation {
+            as_of: at(as_of),
+            snapshot: Snapshot::parse(snapshot),
+            ..observed(&[(TABLE, 100)])
+        };
+        let before = Baseline::after_good_scan(None, scan(0, "10:20:12"));
+        let trips = |baseline: &Baseline, observation| {
+            Seen { observation, ..Seen::default() }.trips(Breaker::DatabaseIdentity, Some(baseline))
+        };
+        assert!(trips(&before, scan(1, "10:19:")));
+        for as_before in [scan(1, "9:20:"), scan(1, "30:40:"), Observation { snapshot: None, ..scan(1, "7:7:") }] {
+            assert!(!trips(&before, as_before.clone()), "{as_before:?}");
+        }
+        assert!(!trips(&before, scan(0, "10:19:")), "a scan that another process's overtook");
+        let unknown = Baseline::after_good_scan(None, observed(&[(TABLE, 100)]));
+        assert!(!trips(&unknown, scan(1, "10:19:")), "nobody can tell");
+        let after = before.after_acknowledgement(Breaker::DatabaseIdentity, &scan(1, "10:19:"));
+        assert!(!trips(&after, scan(2, "10:19:")));
+    }
+
+    #[test]
     fn any_other_target_trips_until_it_is_acknowledged_and_then_any_third() {
         let baseline = good(&[(TABLE, 100)]);
         for other in targets() {
@@ -811,6 +834,7 @@ mod acknowledgement {
             overlap_share: Some(0.125),
             skew_s: 1000,
             snapshot: Snapshot::parse("7:7:"),
+            rows_as_of: None,
         }
     }
 
@@ -837,6 +861,7 @@ mod acknowledgement {
                 moved(&|baseline| {
                     baseline.observation.rows = spoilt().rows;
                     baseline.observation.snapshot = spoilt().snapshot;
+                    baseline.observation.rows_as_of = Some(at(-1000));
                 }),
             ),
             (
@@ -844,6 +869,7 @@ mod acknowledgement {
                 moved(&|baseline| {
                     baseline.accepted_skew_s = Some(1000);
                     baseline.observation.as_of = at(-1000);
+                    baseline.observation.rows_as_of = Some(at(0));
                 }),
             ),
             (Breaker::DatabaseIdentity, moved(&|baseline| baseline.observation.identity = spoilt().identity)),
@@ -1267,5 +1293,18 @@ mod purges {
         assert!(trips(scan(10, 100), scan(20, 60), &[purge(&[(0, 20), (1, 5), (9, 15)])]));
         assert!(!trips(scan(10, 100), scan(20, 60), &[purge(&[(0, 20)])]), "of the others nobody knows the age");
         assert!(trips(scan(10, 100), scan(20, 60), &[purge(&[(1, 400)])]), "more were to go than went");
+        // Whatever time a person acknowledges, the rows were counted when they were.
+        for breakers in [[Breaker::ClockSkew, Breaker::LiveDrop], [Breaker::LiveDrop, Breaker::ClockSkew]] {
+            let observed = Observation { as_of: at(500), ..scan(11, 100) };
+            let before = Baseline::after_good_scan(None, scan(10, 100));
+            let after = breakers.into_iter().fold(before, |before, it| before.after_acknowledgement(it, &observed));
+            let now = Observation { as_of: at(600), ..scan(20, 60) };
+            let trips = |purge| {
+                let seen = Seen { observation: now.clone(), purges: vec![purge], ..Seen::default() };
+                seen.trips(Breaker::LiveDrop, Some(&after))
+            };
+            assert!(trips(purge(&[(1, 40)])), "{breakers:?}");
+            assert!(!trips(purge(&[(0, 40)])), "{breakers:?}");
+        }
     }
 }

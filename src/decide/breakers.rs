@@ -214,6 +214,23 @@ pub struct Observation {
     /// Which transactions of the database it saw, where that is known.
     #[serde(default)]
     pub snapshot: Option<Snapshot>,
+    /// The time of `rows` and `snapshot`, where `as_of` was acknowledged alone.
+    #[serde(default)]
+    pub rows_as_of: Option<Timestamp>,
+}
+
+impl Observation {
+    /// The time of its rows and snapshot.
+    fn counted_at(&self) -> Timestamp {
+        self.rows_as_of.unwrap_or(self.as_of)
+    }
+
+    /// Whether a later look at the same database, which saw `snapshot`, saw fewer transactions: it was set back to an earlier
+    /// state, though nothing else tells.
+    #[must_use]
+    pub fn was_set_back(&self, snapshot: Option<&Snapshot>) -> bool {
+        self.snapshot.as_ref().zip(snapshot).is_some_and(|(earlier, later)| later.end() < earlier.end())
+    }
 }
 
 /// Rows that one committed transaction of our own `purge` removed: a person asked for it, so they are no drop.
@@ -243,7 +260,7 @@ impl PurgedRows {
         }
         // A row that came after the earlier scan is none that the scan counted.
         let made = self.made.get(table).into_iter().flatten();
-        let later_made: u64 = made.filter(|(made, _)| **made > earlier.as_of).map(|(_, rows)| rows).sum();
+        let later_made: u64 = made.filter(|(made, _)| **made > earlier.counted_at()).map(|(_, rows)| rows).sum();
         self.rows.get(table).copied().unwrap_or(0).saturating_sub(later_made)
     }
 }
@@ -303,11 +320,16 @@ impl Baseline {
             Breaker::LiveDrop => {
                 baseline.observation.rows.clone_from(&observed.rows);
                 baseline.observation.snapshot.clone_from(&observed.snapshot);
+                // The time stays, or goes back: what came after it is taken for none of these rows.
+                let earlier = baseline.observation.counted_at().min(observed.counted_at());
+                baseline.observation.rows_as_of = (earlier != baseline.observation.as_of).then_some(earlier);
             }
             Breaker::NoOverlap => baseline.accepted_overlap = observed.overlap_share,
             Breaker::ClockSkew => {
                 baseline.accepted_skew_s = Some(observed.skew_s);
+                let counted_at = baseline.observation.counted_at();
                 baseline.observation.as_of = observed.as_of;
+                baseline.observation.rows_as_of = (counted_at != observed.as_of).then_some(counted_at);
             }
             Breaker::DatabaseIdentity => {
                 baseline.observation.identity.clone_from(&observed.identity);
@@ -482,6 +504,9 @@ fn clock_skew(evidence: &Evidence<'_>, baseline: Option<&Baseline>) -> Reading {
     )
 }
 
+/// What is said of a database that forgot transactions.
+pub const SET_BACK: &str = "the database knows fewer transactions than at the last good scan: it was set back to an earlier state, as by a snapshot of its volume, and may lack rows that it had";
+
 fn database_identity(evidence: &Evidence<'_>, baseline: Option<&Baseline>) -> Reading {
     let observed = &evidence.observation.identity;
     let Some(baseline) = baseline else {
@@ -494,9 +519,16 @@ fn database_identity(evidence: &Evidence<'_>, baseline: Option<&Baseline>) -> Re
         );
     };
     let expected = &baseline.observation.identity;
-    let tripped = observed != expected;
-    let message =
-        if tripped { format!("expected {expected}; found {observed}") } else { "it is the same database".to_owned() };
+    let is_other = observed != expected;
+    // A scan that another process's overtook saw fewer as well, and is the earlier one.
+    let is_later = evidence.observation.as_of > baseline.observation.as_of;
+    let was_set_back = is_later && baseline.observation.was_set_back(evidence.observation.snapshot.as_ref());
+    let message = match (is_other, was_set_back) {
+        (true, _) => format!("expected {expected}; found {observed}"),
+        (false, true) => SET_BACK.to_owned(),
+        (false, false) => "it is the same database".to_owned(),
+    };
+    let tripped = is_other || was_set_back;
     Reading::new(Breaker::DatabaseIdentity, tripped, json!(observed), json!(expected), message)
 }
 

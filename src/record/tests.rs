@@ -258,6 +258,7 @@ fn observed(rows: u64) -> Observation {
         overlap_share: Some(1.0 / 11.0),
         skew_s: 0,
         snapshot: None,
+        rows_as_of: None,
     }
 }
 

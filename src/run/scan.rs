@@ -139,16 +139,27 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
         host_at_first_page.map_or(chrono::Duration::zero(), |host| listing.store_time - host),
         references.database_time - host_before_reading,
     ];
-    let observation = Observation {
+    let observation = observation(session, &references, &findings, (as_of, largest_difference_s(&offsets)));
+    Ok(Scan { findings, references, holds, as_of, foreign: listing.foreign, observation, uploads, alone })
+}
+
+/// What the next scan is compared with.
+fn observation(
+    session: &Session<'_>,
+    references: &ProvenReferences,
+    findings: &Findings,
+    (as_of, skew_s): (Timestamp, i64),
+) -> Observation {
+    Observation {
         as_of,
         rows: references.tables.iter().map(|table| (table.name.clone(), table.rows)).collect(),
         identity: references.identity.clone(),
         target: TargetFingerprint::of(session.scope, &session.services.config.store.endpoint),
         overlap_share: findings.overlap.share(),
-        skew_s: largest_difference_s(&offsets),
+        skew_s,
         snapshot: references.snapshot.clone(),
-    };
-    Ok(Scan { findings, references, holds, as_of, foreign: listing.foreign, observation, uploads, alone })
+        rows_as_of: None,
+    }
 }
 
 /// Ids of which the ledger must know when they are live, or held.

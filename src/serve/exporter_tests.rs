@@ -219,6 +219,7 @@ async fn a_latch_is_shown_until_it_is_acknowledged_by_whichever_process() {
         overlap_share: None,
         skew_s: 0,
         snapshot: None,
+        rows_as_of: None,
     };
     let tripped = [(Breaker::LiveDrop, "fell".to_owned())];
     ledger.latch("synthetic", run, daemon.clock.now(), &tripped, &observation).await.expect("latched");

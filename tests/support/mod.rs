@@ -118,6 +118,15 @@ impl World {
         self.program.run(&["apply", &self.program.latest("plan.json"), "--yes", "--json"]).await
     }
 
+    /// Runs SQL on the ledger's file.
+    pub async fn edit_ledger(&self, sql: &str) {
+        let path = self.program.path("reports/ledger.sqlite3");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        let pool = sqlx::SqlitePool::connect_with(options).await.expect("opened");
+        sqlx::Executor::execute(&pool, sqlx::AssertSqlSafe(sql.to_owned())).await.expect("edited");
+        pool.close().await;
+    }
+
     /// Applies the plan of the n-th report, counted from 1.
     pub async fn apply_of(&self, number: usize) -> Ran {
         let plan = self.program.run_folders()[number - 1].join("plan.json").display().to_string();

@@ -2,7 +2,7 @@
 //! just remove what `[scope.purge]` is about.
 
 use serde_json::Value;
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::{Ran, World, prefix};
@@ -151,11 +151,7 @@ impl Platform {
 
     /// Runs SQL on the ledger's file.
     pub async fn edit_ledger(&self, sql: &str) {
-        let path = self.world.program.path("reports/ledger.sqlite3");
-        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
-        let pool = sqlx::SqlitePool::connect_with(options).await.expect("opened");
-        pool.execute(AssertSqlSafe(sql.to_owned())).await.expect("edited");
-        pool.close().await;
+        self.world.edit_ledger(sql).await;
     }
 }
 

@@ -74,7 +74,7 @@ async fn explain_in(services: &Services, keyring: &Keyring, scope: &Scope, id: D
         .live
         .iter()
         .map(|live| {
-            let table = live.table.to_string();
+            let table = live.label.clone();
             let count = view.live_in.get(&table).copied().unwrap_or(0);
             json!({ "table": table, "rows": count })
         })
@@ -106,7 +106,7 @@ async fn look(services: &Services, scope: &Scope, reading: &Reading, id: Dataset
         .references
         .read(&mut |row| {
             if row.id == id {
-                *live_in.entry(scope.live[row.table].table.to_string()).or_insert(0_u64) += 1;
+                *live_in.entry(scope.live[row.table].label.clone()).or_insert(0_u64) += 1;
             }
         })
         .await?;

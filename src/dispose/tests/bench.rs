@@ -529,6 +529,7 @@ fn baseline() -> Baseline {
         overlap_share: None,
         skew_s: 0,
         snapshot: None,
+        rows_as_of: None,
     };
     Baseline { observation, accepted_overlap: None, accepted_skew_s: None, accepted_empty: Vec::new() }
 }

@@ -29,7 +29,7 @@ pub const SENTINELS: usize = 16;
 /// What was proven of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenTable {
-    /// Its qualified name.
+    /// Its label in the configuration.
     pub name: String,
     /// Its rows with an id.
     pub rows: u64,

@@ -317,7 +317,7 @@ async fn read_table(
     if arrived != expected || xor != expected_xor {
         return Err(ReferencesError::Unproven { table: name.clone(), expected, arrived });
     }
-    Ok(ProvenTable { name: name.to_string(), rows: arrived, sentinels: sentinels.into_ids() })
+    Ok(ProvenTable { name: table.config.label.clone(), rows: arrived, sentinels: sentinels.into_ids() })
 }
 
 /// Whether the table has a row with an id.

@@ -129,7 +129,7 @@ async fn read_table(
     if arrived != expected {
         return Err(ReferencesError::Unproven { table: live.table.clone(), expected, arrived });
     }
-    Ok(ProvenTable { name: live.table.to_string(), rows: arrived, sentinels: sentinels.into_ids() })
+    Ok(ProvenTable { name: live.label.clone(), rows: arrived, sentinels: sentinels.into_ids() })
 }
 
 /// `SQLite` columns hold any type: an id is a text in any spelling, or the sixteen bytes themselves.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::beside::{check_latches, others_of};
 use super::{JobDatasets, Order, Refusal, Removed, events};
 use crate::config::{Purge, Scope};
-use crate::decide::breakers::{Breaker, TargetFingerprint};
+use crate::decide::breakers::{Breaker, SET_BACK, TargetFingerprint};
 use crate::dispose::is_there;
 use crate::list::references::{Look, RowsOf};
 use crate::metrics;
@@ -212,6 +212,9 @@ impl<'d> Door<'d> {
         if expected != found {
             return refused(Breaker::DatabaseIdentity, format!("expected {expected}; found {found}"));
         }
+        if baseline.observation.was_set_back(look.anchor.snapshot.as_ref()) {
+            return refused(Breaker::DatabaseIdentity, SET_BACK.to_owned());
+        }
         let expected = &baseline.observation.target;
         if self.target() != *expected {
             let reason = "endpoint, bucket, prefix or patterns are not those of the last good scan".to_owned();
@@ -279,7 +282,7 @@ pub(super) async fn fate_of(platform: &Platform<'_>, purge: &PurgeRow) -> Result
 
 /// Rows of each live table, as its breakers name it.
 pub(super) fn rows_by_table(scope: &Scope, look: &Look) -> BTreeMap<String, u64> {
-    let tables = scope.live.iter().map(|live| live.table.to_string());
+    let tables = scope.live.iter().map(|live| live.label.clone());
     tables.zip(look.rows.iter().map(|rows| rows.values().map(|of| of.count).sum())).collect()
 }
 
@@ -294,5 +297,5 @@ fn made_by_table(scope: &Scope, look: &Look) -> BTreeMap<String, BTreeMap<Timest
         }
         made
     };
-    scope.live.iter().map(|live| live.table.to_string()).zip(look.rows.iter().map(of_table)).collect()
+    scope.live.iter().map(|live| live.label.clone()).zip(look.rows.iter().map(of_table)).collect()
 }

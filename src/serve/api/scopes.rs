@@ -93,7 +93,7 @@ async fn view(app: &Shared, scope: &Scope) -> Result<ScopeView, Problem> {
         bucket: scope.bucket.clone(),
         prefix: scope.prefix.clone(),
         patterns: scope.patterns.iter().map(|pattern| pattern.template().to_owned()).collect(),
-        live: scope.live.iter().map(|live| live.table.to_string()).collect(),
+        live: scope.live.iter().map(|live| live.label.clone()).collect(),
         grace_s: scope.policy.grace.0.as_secs(),
         approval: match scope.policy.approval {
             Approval::Required => "required",

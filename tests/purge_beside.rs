@@ -245,8 +245,19 @@ async fn what_another_scope_of_the_same_rows_protects_or_doubts_stays() {
     assert!(refused.stderr.contains("live_drop"), "{refused:?}");
     assert_eq!((platform.world.contents().await, platform.all_rows().await), (before, rows));
     platform.edit_ledger("DELETE FROM latches").await;
-    platform.purge_dataset(free).await;
+    // Nor does a purge go on that died before the other scope protected what it is about.
+    let arguments = ["purge", "dataset", &free.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    let hold = ["--scope", "other", "hold", "add", &free.to_string(), "--by", "ada", "--reason", "a paper"];
+    assert_eq!(platform.world.program.run(&hold).await.code, 0);
+    let kept = platform.purge(&["dataset", &free.to_string()]).await;
+    assert_eq!(kept.code, 5, "{kept:?}");
     assert!(!platform.names(free).await);
+    assert_eq!(platform.objects(free).await, [1, 1]);
+    let last = platform.dataset("iq_raw", 1).await;
+    platform.purge_dataset(last).await;
+    assert!(!platform.names(last).await);
 }
 
 #[tokio::test]

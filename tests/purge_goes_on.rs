@@ -109,6 +109,73 @@ async fn a_transaction_that_nobody_can_vouch_for_removes_no_object() {
 }
 
 #[tokio::test]
+async fn a_database_that_does_not_know_its_transaction_any_more_ends_it() {
+    let platform = Platform::new().await;
+    let [id, next] = [platform.dataset("iq_raw", 2).await, platform.dataset("iq_raw", 2).await];
+    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    // As after a snapshot of its volume was put back, which had the number still to give out.
+    platform.edit_ledger("UPDATE purges SET xid = 4000000000000").await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(ran.stderr.contains("it was set back"), "{ran:?}");
+    assert_eq!(platform.objects(id).await, [2, 2], "doubt keeps");
+    // Nor does a new one begin on such a database.
+    platform
+        .edit_ledger(
+            "UPDATE baselines SET baseline = json_set(baseline, '$.observation.snapshot', '4000000000000:4000000000000:')",
+        )
+        .await;
+    let rows = platform.all_rows().await;
+    let ran = platform.purge(&["dataset", &next.to_string()]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(ran.stderr.contains("it was set back"), "{ran:?}");
+    assert_eq!((platform.all_rows().await, platform.objects(next).await), (rows, [2, 2]));
+}
+
+#[tokio::test]
+async fn an_undo_whose_end_cannot_be_noted_leaves_the_purge_to_be_gone_on_with() {
+    let mut platform = Platform::new().await;
+    platform.world.program.set_scope("POLICY__DISPOSAL", "quarantine");
+    let id = platform.dataset("iq_raw", 1).await;
+    platform
+        .edit_ledger(
+            "CREATE TRIGGER full BEFORE UPDATE OF ended_at ON undos BEGIN SELECT RAISE(ABORT, 'disk full'); END",
+        )
+        .await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("disk full"), "{ran:?}");
+    assert_eq!(platform.objects(id).await, [0, 0], "they were deleted");
+    platform.edit_ledger("DROP TRIGGER full").await;
+    let done = document(&platform.purge(&["dataset", &id.to_string()]).await);
+    assert_eq!(done["deletion"]["deleted"], 2, "{done}");
+    let run = done["run_id"].as_str().expect("an id").to_owned();
+    let restored = platform.world.program.run(&["restore", "--run", &run, "--yes"]).await;
+    assert_eq!(restored.code, 0, "{restored:?}");
+    assert_eq!(platform.objects(id).await, [1, 1]);
+}
+
+#[tokio::test]
+async fn what_is_written_long_after_a_purge_is_none_of_it() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    // It waited for a day, and what lies there now was written since.
+    let day_before = "UPDATE purges SET evidence = json_set(evidence, '$.as_of', \
+                      strftime('%Y-%m-%dT%H:%M:%SZ', json_extract(evidence, '$.as_of'), '-1 day'))";
+    platform.edit_ledger(day_before).await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 5, "{ran:?}");
+    let summary = document(&ran);
+    assert_eq!((&summary["deletion"]["deleted"], &summary["deletion"]["skipped"]), (&json!(0), &json!(4)), "{summary}");
+    assert_eq!(platform.objects(id).await, [2, 2]);
+}
+
+#[tokio::test]
 async fn a_stop_file_or_a_hold_that_appears_keeps_what_is_left() {
     let mut platform = Platform::new().await;
     let id = platform.dataset("iq_raw", 1).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
+use sqlx::Connection;
 use uuid::Uuid;
 
 use crate::support::gate::Gate;
@@ -437,4 +438,31 @@ async fn nothing_is_deleted_by_the_api_where_somebody_else_writes_too() {
     assert!(failed(&told, "clean_up").contains("theirs.npy"), "{told:#}");
     let contents = platform.world.contents().await;
     assert!(contents.len() == 1 && contents.keys().all(|key| key.ends_with("/theirs.npy")), "{contents:?}");
+}
+
+#[tokio::test]
+async fn an_audit_that_takes_a_live_dataset_for_an_orphan_is_told() {
+    let mut platform = prepared(Platform::without_ledger().await).await;
+    platform.world.live(0).await;
+    let before = Before::of(&platform).await;
+    platform.world.database.execute("CREATE TABLE public.known AS SELECT id FROM heimdall.synthetic_datasets").await;
+    let others = "DELETE FROM heimdall.synthetic_datasets WHERE id NOT IN (SELECT id FROM public.known)";
+    let (url, is_done) = (platform.world.database.admin_url(), Arc::new(AtomicBool::new(false)));
+    // The row of the live scratch dataset is not in what the audit reads, as where it reads another table.
+    let gate = Gate::open(&platform.world.bucket.endpoint, move |passing| {
+        let (url, is_done) = (url.clone(), is_done.clone());
+        async move {
+            if passing.is_prefix_listing() && !is_done.swap(true, Ordering::SeqCst) {
+                let mut connection = sqlx::PgConnection::connect(&url).await.expect("connected");
+                sqlx::raw_sql(others).execute(&mut connection).await.expect("removed");
+                connection.close().await.expect("closed");
+            }
+        }
+    })
+    .await;
+    platform.world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
+    let told = document(&selftest(&platform, &[]).await, 1);
+    assert!(failed(&told, "audit").contains("takes the live dataset"), "{told:#}");
+    assert_eq!(step(&told, "clean_up")["state"], "passed", "{told:#}");
+    before.check(&Before::of(&platform).await, "what it wrote is gone");
 }

@@ -14,11 +14,11 @@ use super::{Disposal, Halt};
 use crate::clock::Stopwatch;
 use crate::model::{Object, ObjectKey};
 use crate::record::{KeyOutcome, RecordError};
-use crate::s3::{CopyStore, Place, WriteWhen, retry};
+use crate::s3::{CopyStore, Head, Place, WriteWhen, retry};
 
 /// Copies that a run makes at the same time.
 const COPIES_AT_ONCE: usize = 8;
-/// Sources that a batch looks at again at the same time.
+/// Sources that a batch looks at at the same time.
 const LOOKS_AT_ONCE: usize = 16;
 /// The longest key that stores take.
 const LONGEST_KEY_BYTES: usize = 1024;
@@ -34,15 +34,22 @@ pub struct Aside<'d> {
     at_once: Semaphore,
 }
 
-/// What became of one object.
-enum Moved {
-    /// A proven copy of it lies aside.
-    Copied(Object),
+/// An object that is there to be copied.
+struct Source {
+    object: Object,
+    /// What was seen at its key.
+    seen: Head,
+    /// Where its copy goes.
+    target: Place,
+}
+
+/// Why one object does not go on its way.
+enum Stays {
     /// It was gone before.
     Gone(ObjectKey),
-    /// It is another object than the plan's.
+    /// It is another object than the listed one.
     Changed,
-    /// There is no proven copy, so it stays.
+    /// There is no proven copy of it.
     Failed(ObjectKey, String),
     /// The run was told to stop first.
     Stopped,
@@ -75,16 +82,21 @@ impl Disposal<'_> {
         objects: Vec<Object>,
     ) -> Result<(Vec<Object>, Stopwatch), SkipReason> {
         let Some(aside) = &self.aside else { return Ok((objects, task.listed)) };
+        // First of all: of what is gone or another object by now, the copy that an earlier process of this run proved stays proven.
+        let sources = futures::stream::iter(objects).map(|object| self.look_before(aside, object));
+        let sources = self.sort_out(sources.buffered(LOOKS_AT_ONCE).collect().await).await?;
         // Before any is made: a process that dies between a copy and its proof leaves one that nobody may ever bring back.
-        let keys: Vec<&ObjectKey> = objects.iter().map(|object| &object.key).collect();
+        let keys = keys_of(sources.iter().map(|source| &source.object));
         self.note(self.ledger.doubt_copies(self.run, &keys).await)?;
-        let copies = futures::stream::iter(objects).map(|object| self.copy_aside(aside, object));
+        let copies = futures::stream::iter(sources).map(|source| self.copy_aside(aside, source));
         let copied = self.sort_out(copies.buffered(COPIES_AT_ONCE).collect().await).await?;
-        let keys: Vec<&ObjectKey> = copied.iter().map(|object| &object.key).collect();
-        self.note(self.ledger.trust_copies(self.run, &keys).await)?;
+        self.note(self.ledger.trust_copies(self.run, &keys_of(&copied)).await)?;
         // Copying may take long: what was written meanwhile is another object, and stays.
         let confirmed = Stopwatch::start();
-        let looks = futures::stream::iter(copied).map(|object| self.look_again(aside, object));
+        let looks = futures::stream::iter(copied).map(async |object| {
+            self.look_at(aside, &object).await?;
+            Ok(object)
+        });
         let unchanged = self.sort_out(looks.buffered(LOOKS_AT_ONCE).collect().await).await?;
         Ok((unchanged, confirmed))
     }
@@ -97,59 +109,53 @@ impl Disposal<'_> {
         })
     }
 
-    async fn copy_aside(&self, aside: &Aside<'_>, object: Object) -> Moved {
-        let Ok(_permit) = aside.at_once.acquire().await else { return Moved::Stopped };
-        if self.is_halted() {
-            return Moved::Stopped;
-        }
-        let failed = |object: Object, why: String| Moved::Failed(object.key, format!("quarantine_failed: {why}"));
-        let target = match aside.place_of(&object.key) {
-            Ok(target) => target,
-            Err(why) => return failed(object, why),
-        };
+    /// What lies at the key of an object, if it is the object.
+    async fn look_at(&self, aside: &Aside<'_>, object: &Object) -> Result<Head, Stays> {
         let source = Place::current(&self.scope.bucket, object.key.clone());
-        let seen = match retry::read_with_retries(&self.stop, || aside.copier.head(&source)).await {
-            Ok(Some(seen)) => seen,
-            Ok(None) => return Moved::Gone(object.key),
-            Err(_) if self.is_halted() => return Moved::Stopped,
-            Err(error) => return failed(object, error.to_string()),
-        };
-        if !seen.is_of(&object) {
-            return Moved::Changed;
+        match retry::read_with_retries(&self.stop, || aside.copier.head(&source)).await {
+            Ok(Some(seen)) if seen.is_of(object) => Ok(seen),
+            Ok(Some(_)) => Err(Stays::Changed),
+            Ok(None) => Err(Stays::Gone(object.key.clone())),
+            Err(_) if self.is_halted() => Err(Stays::Stopped),
+            Err(error) => Err(failed(&object.key, error)),
         }
-        match transfer(aside.copier, &self.stop, (&source, &seen), (&target, WriteWhen::Always)).await {
-            Ok(Transferred::Done) => Moved::Copied(object),
-            Ok(Transferred::Refused) => Moved::Changed,
-            Err(TransferError::Store(_)) if self.is_halted() => Moved::Stopped,
+    }
+
+    async fn look_before(&self, aside: &Aside<'_>, object: Object) -> Result<Source, Stays> {
+        let target = aside.place_of(&object.key).map_err(|why| failed(&object.key, why))?;
+        let seen = self.look_at(aside, &object).await?;
+        Ok(Source { object, seen, target })
+    }
+
+    async fn copy_aside(&self, aside: &Aside<'_>, source: Source) -> Result<Object, Stays> {
+        let Ok(_permit) = aside.at_once.acquire().await else { return Err(Stays::Stopped) };
+        if self.is_halted() {
+            return Err(Stays::Stopped);
+        }
+        let Source { object, seen, target } = source;
+        let place = Place::current(&self.scope.bucket, object.key.clone());
+        match transfer(aside.copier, &self.stop, (&place, &seen), (&target, WriteWhen::Always)).await {
+            Ok(Transferred::Done) => Ok(object),
+            Ok(Transferred::Refused) => Err(Stays::Changed),
+            Err(TransferError::Store(_)) if self.is_halted() => Err(Stays::Stopped),
             Err(error) => {
                 tracing::warn!(key = %crate::model::visible(object.key.as_str()), error = %error, "an object could not be copied aside; it stays");
-                failed(object, error.to_string())
+                Err(failed(&object.key, error))
             }
         }
     }
 
-    async fn look_again(&self, aside: &Aside<'_>, object: Object) -> Moved {
-        let source = Place::current(&self.scope.bucket, object.key.clone());
-        match retry::read_with_retries(&self.stop, || aside.copier.head(&source)).await {
-            Ok(Some(seen)) if seen.is_of(&object) => Moved::Copied(object),
-            Ok(Some(_)) => Moved::Changed,
-            Ok(None) => Moved::Gone(object.key),
-            Err(_) if self.is_halted() => Moved::Stopped,
-            Err(error) => Moved::Failed(object.key, format!("quarantine_failed: {error}")),
-        }
-    }
-
-    /// Settles what is decided already; gives the objects that are still to go.
-    async fn sort_out(&self, moved: Vec<Moved>) -> Result<Vec<Object>, SkipReason> {
-        let (mut copied, mut settled) = (Vec::with_capacity(moved.len()), Vec::new());
+    /// Settles what is decided already; gives what goes on.
+    async fn sort_out<T>(&self, looked: Vec<Result<T, Stays>>) -> Result<Vec<T>, SkipReason> {
+        let (mut on, mut settled) = (Vec::with_capacity(looked.len()), Vec::new());
         let (mut is_changed, mut is_stopped) = (false, false);
-        for object in moved {
+        for object in looked {
             match object {
-                Moved::Copied(object) => copied.push(object),
-                Moved::Gone(key) => settled.push((key, KeyOutcome::AlreadyGone, "NoSuchKey".to_owned())),
-                Moved::Failed(key, why) => settled.push((key, KeyOutcome::Failed, why)),
-                Moved::Changed => is_changed = true,
-                Moved::Stopped => is_stopped = true,
+                Ok(object) => on.push(object),
+                Err(Stays::Gone(key)) => settled.push((key, KeyOutcome::AlreadyGone, "NoSuchKey".to_owned())),
+                Err(Stays::Failed(key, why)) => settled.push((key, KeyOutcome::Failed, why)),
+                Err(Stays::Changed) => is_changed = true,
+                Err(Stays::Stopped) => is_stopped = true,
             }
         }
         self.settle(settled).await;
@@ -159,6 +165,14 @@ impl Disposal<'_> {
         if is_stopped || self.is_halted() {
             return Err(SkipReason::RunEnded);
         }
-        Ok(copied)
+        Ok(on)
     }
+}
+
+fn failed(key: &ObjectKey, why: impl std::fmt::Display) -> Stays {
+    Stays::Failed(key.clone(), format!("quarantine_failed: {why}"))
+}
+
+fn keys_of<'o>(objects: impl IntoIterator<Item = &'o Object>) -> Vec<&'o ObjectKey> {
+    objects.into_iter().map(|object| &object.key).collect()
 }

@@ -81,7 +81,7 @@ impl Disposal<'_> {
         }
         crate::failpoint::reach("after_intent");
         let sizes = batch.objects.len() as u64;
-        let (objects, listed) = self.set_aside(task, batch.objects).await?;
+        let (objects, listed) = Box::pin(self.set_aside(task, batch.objects)).await?;
         let task = &BatchTask { listed, ..*task };
         let mut again: Vec<(ObjectKey, String)> =
             objects.into_iter().map(|object| (object.key, String::new())).collect();
@@ -101,7 +101,7 @@ impl Disposal<'_> {
                 }
             };
             // Writing the intent and asking may have taken long: what was listed by then may be another object by now. Copies in
-            // quarantine are written by nobody else, so their listing may age; of a purged dataset everything goes, however new.
+            // quarantine are written by nobody else, so their listing may age; of a purged dataset what is written meanwhile goes too.
             if task.first_run.is_some() && is_stale(task.listed) {
                 self.give_up(std::mem::take(&mut again), is_in_flight, LISTING_TOO_OLD).await;
                 break;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::bench::*;
 use crate::dispose::purge::Cleared;
 use crate::dispose::{Disposal, Halt, SkipReason};
-use crate::model::DatasetId;
+use crate::model::{DatasetId, ObjectKey};
 use crate::s3::{KeyReply, StoreFault};
 
 /// A bench with these keys under both patterns of ids 1 and up, none of them planned.
@@ -22,7 +22,7 @@ async fn with_objects(ids: u128, keys: &[&str]) -> Bench {
 async fn clear(bench: &Bench, ids: &[u128]) -> (Vec<(DatasetId, Cleared)>, Option<Halt>) {
     let progress = |_| {};
     let ids: Vec<DatasetId> = ids.iter().map(|n| id(*n)).collect();
-    let (mut cleared, halt) = bench.disposal(&progress).clear(&ids).await;
+    let (mut cleared, halt) = bench.disposal(&progress).clear(&ids, at(0)).await;
     cleared.sort_unstable_by_key(|(id, _)| *id);
     (cleared, halt)
 }
@@ -77,17 +77,79 @@ async fn a_row_that_is_back_keeps_everything_to_a_process_that_goes_on_though_it
     let progress = |_| {};
     let disposal = || Disposal::new(&bench.scope, plan(), run(5), anchor(), bench.tools(&progress));
     // The process dies with the answer.
-    assert_eq!(disposal().clear(&[id(1)]).await.0, [(id(1), Cleared::Partly)]);
+    assert_eq!(disposal().clear(&[id(1)], at(0)).await.0, [(id(1), Cleared::Partly)]);
     assert_eq!(bench.ledger.live_again(run(5)).await.expect("readable"), HashSet::from([id(1)]));
     bench.world().live.clear();
     let live_again = bench.ledger.live_again(run(5)).await.expect("readable");
-    let (mut cleared, halt) = disposal().without(live_again).clear(&[id(1), id(2)]).await;
+    let (mut cleared, halt) = disposal().without(live_again).clear(&[id(1), id(2)], at(0)).await;
     cleared.sort_unstable_by_key(|(id, _)| *id);
     assert!(halt.is_none());
     assert_eq!(cleared, [(id(1), Cleared::Partly), (id(2), Cleared::Whole)]);
     assert!(bench.world().objects.keys().all(|key| key.starts_with(&prefix(0, 1)) || key.starts_with(&prefix(1, 1))));
     assert_eq!(bench.world().objects.len(), 2);
     assert_eq!(bench.disposals(1).await, [word(SkipReason::LiveAgain), word(SkipReason::LiveAgain)]);
+}
+
+#[tokio::test]
+async fn what_is_written_long_after_the_row_went_stays_and_is_told() {
+    for (after_s, is_kept) in [(3600, false), (3601, true)] {
+        let bench = with_objects(1, &["a"]).await;
+        bench.world().put_at(&format!("{}b", prefix(0, 1)), after_s);
+        let (cleared, halt) = clear(&bench, &[1]).await;
+        assert!(halt.is_none());
+        assert_eq!(cleared, [(id(1), if is_kept { Cleared::Partly } else { Cleared::Whole })], "{after_s}");
+        assert_eq!(bench.world().objects.len(), usize::from(is_kept), "{after_s}");
+        let outcomes = bench.outcomes().await;
+        let kept = outcomes
+            .iter()
+            .filter(|(_, outcome, why)| (outcome.as_str(), why) == ("skipped", &word(SkipReason::ChangedSincePlan)));
+        assert_eq!((outcomes.len(), kept.count()), (3, usize::from(is_kept)), "{after_s}");
+    }
+    // An object that does not say when it was written may be new.
+    let bench = with_objects(1, &["a"]).await;
+    bench.world().objects.values_mut().for_each(|object| object.last_modified = None);
+    assert_eq!(clear(&bench, &[1]).await.0, [(id(1), Cleared::Partly)]);
+    assert_eq!(bench.deletes(), 0);
+}
+
+#[tokio::test]
+async fn a_key_that_was_written_anew_between_two_processes_keeps_the_copy_of_what_went_first() {
+    let mut bench = with_objects(1, &["a"]).await;
+    bench.is_aside = true;
+    assert_eq!(clear(&bench, &[1]).await.0, [(id(1), Cleared::Whole)]);
+    let key = format!("{}a", prefix(0, 1));
+    let copy = bench.world().objects[&format!("{QUARANTINE}{key}")].clone();
+    bench.world().put_at(&key, 500);
+    assert_eq!(clear(&bench, &[1]).await.0, [(id(1), Cleared::Partly)]);
+    assert_eq!(bench.world().objects[&format!("{QUARANTINE}{key}")], copy);
+    assert_eq!(bench.all_ended().await, (2, "deleted".into(), String::new()), "what went first is told as it was");
+    assert!(bench.world().objects.contains_key(&key));
+}
+
+#[tokio::test]
+async fn a_copy_that_an_earlier_process_proved_is_not_doubted_because_its_object_is_gone() {
+    for is_written in [false, true] {
+        let mut bench = with_objects(1, &["a"]).await;
+        bench.is_aside = true;
+        // Its request was sent, and carried out after the process died.
+        bench.world().replies.push_back(Reply::Fails(StoreFault::Denied("AccessDenied".into())));
+        assert_eq!(clear(&bench, &[1]).await.0, [(id(1), Cleared::Partly)]);
+        let key = format!("{}a", prefix(0, 1));
+        let is_listed = {
+            let under = prefix(0, 1);
+            move |asked: &Asked| *asked == Asked::List(under.clone())
+        };
+        let gone = key.clone();
+        bench.world().after(is_listed, move |world| {
+            world.objects.remove(&gone);
+            if is_written {
+                world.put_at(&gone, 500);
+            }
+        });
+        clear(&bench, &[1]).await;
+        let is_doubted = bench.ledger.is_copy_doubted(run(2), &ObjectKey::new(key)).await.expect("read");
+        assert!(!is_doubted, "{is_written}");
+    }
 }
 
 #[tokio::test]

@@ -3,15 +3,24 @@
 
 use super::Refusal;
 use crate::config::{Config, Scope, TableName};
-use crate::run::Services;
+use crate::run::{Keyring, Reading, RunFailure, Services};
 
 /// The other scopes that the rows of `scope` keep objects alive in: those that read one of its live tables, or a table whose rows
 /// fall with them.
-pub(super) fn others_of<'c>(config: &'c Config, scope: &'c Scope) -> impl Iterator<Item = &'c Scope> {
+fn others_of<'c>(config: &'c Config, scope: &'c Scope) -> impl Iterator<Item = &'c Scope> {
     let fall = scope.purge.iter().flat_map(|purge| &purge.dependents).map(|dependent| &dependent.table);
     let tables: Vec<&TableName> = scope.live.iter().map(|live| &live.table).chain(fall).collect();
     let reads_one = move |other: &&Scope| other.live.iter().any(|live| tables.contains(&&live.table));
     config.scopes.iter().filter(|other| other.name != scope.name).filter(reads_one)
+}
+
+/// The other scopes of the rows of `scope`, and what each reads from.
+pub(super) fn readings_beside<'c>(
+    services: &'c Services,
+    keyring: &Keyring,
+    scope: &'c Scope,
+) -> Result<Vec<(&'c Scope, Reading)>, RunFailure> {
+    others_of(&services.config, scope).map(|other| Ok((other, keyring.reading(services, other)?))).collect()
 }
 
 /// Refuses where a breaker of `scope`, or of another scope of its rows, waits for a person.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::beside::check_latches;
+use super::beside::{check_latches, readings_beside};
 use super::rows::{fate_of, rows_by_table};
 use super::{Refusal, Removed, events};
 use crate::clock::Stopwatch;
@@ -356,6 +356,11 @@ impl Work<'_> {
                 "find out what happened to the database before anything else is deleted",
             )));
         }
+        if look.anchor.snapshot.as_ref().is_some_and(|snapshot| !snapshot.saw(self.purge.xid)) {
+            let reason =
+                "the database does not know the transaction any more that removed its rows: it was set back".to_owned();
+            return Err(Broken::over(refused(reason, "what is left is an orphan: `orphan-sweeper audit` shows it")));
+        }
         let live: Vec<DatasetId> = ids.iter().copied().filter(|id| look.is_live(*id)).collect();
         if !live.is_empty() {
             // Before anything else: a row that goes again is none that this purge removed.
@@ -452,8 +457,11 @@ impl Work<'_> {
         };
         let anchor = self.purge.evidence.anchor.clone();
         let live_again = services.ledger.live_again(session.run).await.map_err(Broken::pending)?;
-        let disposal = Disposal::new(scope, self.purge.plan_hash(), session.run, anchor, tools).without(live_again);
-        let (cleared, mut halt) = disposal.clear(ids).await;
+        let others = readings_beside(services, self.keyring, scope).map_err(Broken::pending)?;
+        let others = others.iter().map(|(scope, reading)| (*scope, &*reading.references));
+        let disposal = Disposal::new(scope, self.purge.plan_hash(), session.run, anchor, tools);
+        let disposal = disposal.without(live_again).beside(others);
+        let (cleared, mut halt) = disposal.clear(ids, self.purge.evidence.as_of).await;
         if let Some(ended_at) = disposal.last_seen_at()
             && let Err(error) = services.ledger.end_undo(session.run, ended_at).await
         {

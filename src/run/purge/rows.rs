@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::beside::{check_latches, others_of};
+use super::beside::{check_latches, readings_beside};
 use super::{JobDatasets, Order, Refusal, Removed, events};
 use crate::config::{Purge, Scope};
 use crate::decide::breakers::{Breaker, SET_BACK, TargetFingerprint};
@@ -91,10 +91,9 @@ impl<'d> Door<'d> {
             keyring.platform(purge).map_err(|error| RunFailure::from(crate::run::SetupError::Secret(error)))?;
         let platform =
             platform.ok_or_else(|| missing("ORPHAN_SWEEPER_PURGE_DATABASE_URL (or `scope.purge.url_file`)"))?;
-        let reading_of = |scope| keyring.reading(services, scope).map_err(RunFailure::from);
-        let others = others_of(&services.config, scope);
-        let others = others.map(|other| Ok((other, reading_of(other)?))).collect::<Result<_, RunFailure>>()?;
-        Ok(Self { services, scope, purge, platform, reading: reading_of(scope)?, others })
+        let reading = keyring.reading(services, scope).map_err(RunFailure::from)?;
+        let others = readings_beside(services, keyring, scope)?;
+        Ok(Self { services, scope, purge, platform, reading, others })
     }
 
     /// Every scope that the rows keep objects alive in, and what each reads from.

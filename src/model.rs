@@ -378,6 +378,14 @@ impl TableIdentity {
     }
 }
 
+impl TableIdentity {
+    /// Its qualified name without the column.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        self.name.rsplit_once(" (").map_or(&self.name, |(table, _)| table)
+    }
+}
+
 impl DatabaseIdentity {
     /// Whether both are of one database on one timeline, whichever tables were read.
     #[must_use]

@@ -135,6 +135,90 @@ async fn a_database_that_does_not_know_its_transaction_any_more_ends_it() {
 }
 
 #[tokio::test]
+async fn a_row_that_is_seen_in_a_database_that_was_set_back_keeps_everything_though_it_is_gone_again() {
+    // By the purge itself, while a latch holds it, and by an audit.
+    for by_audit in [false, true] {
+        let platform = Platform::new().await;
+        let id = platform.dataset("iq_raw", 2).await;
+        killed_at(&platform, id, "purge_rows_gone").await;
+        platform.edit_ledger("UPDATE purges SET xid = xid + 4000000000000").await;
+        platform.rows(id, "iq_raw").await;
+        if by_audit {
+            platform.world.audit().await;
+        } else {
+            platform
+                .edit_ledger(
+                    "INSERT INTO latches SELECT 'synthetic', 'live_drop', run_id, '2026-01-01T00:00:00Z', json_extract(baseline, '$.observation'), 'rows fell' \
+                     FROM baselines WHERE scope = 'synthetic'",
+                )
+                .await;
+            assert_eq!(platform.purge(&["dataset", &id.to_string()]).await.code, 4);
+            platform.edit_ledger("DELETE FROM latches").await;
+        }
+        platform.edit_ledger("UPDATE purges SET xid = xid - 4000000000000").await;
+        platform.world.database.delete(id).await;
+        let ran = platform.purge(&["dataset", &id.to_string()]).await;
+        assert_eq!(ran.code, 5, "{by_audit}: {ran:?}");
+        assert_eq!(platform.objects(id).await, [2, 2], "{by_audit}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_another_purge_saw_keeps_everything_though_it_is_gone_again() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    killed_at(&platform, id, "purge_committed").await;
+    platform.rows(id, "iq_raw").await;
+    let job = platform.job("completed", "synthetic_generation", &[id]).await;
+    platform.model("in use", true, id).await;
+    let refused = platform.purge(&["job", &job.to_string()]).await;
+    assert!(refused.code != 0 && refused.stderr.contains("in use"), "{refused:?}");
+    platform.world.database.execute("DELETE FROM heimdall.models").await;
+    platform.world.database.delete(id).await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert_eq!(platform.objects(id).await, [2, 2]);
+}
+
+#[tokio::test]
+async fn a_run_that_finds_the_ledger_older_than_a_report_ends_what_waits() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    killed_at(&platform, id, "purge_committed").await;
+    platform.world.audit().await;
+    platform.edit_ledger("DELETE FROM runs WHERE command = 'audit'").await;
+    platform.world.program.run(&["audit"]).await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_ne!(ran.code, 0, "{ran:?}");
+    assert_eq!(platform.objects(id).await, [2, 2], "the ledger looks whole again, and the purge is over");
+}
+
+#[tokio::test]
+async fn the_copies_of_a_purge_that_waits_are_not_reaped() {
+    let mut platform = Platform::new().await;
+    platform.world.program.set_scope("POLICY__DISPOSAL", "quarantine");
+    platform.world.program.set_scope("QUARANTINE__KEEP", "0s");
+    let id = platform.dataset("iq_raw", 1).await;
+    killed_at(&platform, id, "after_send").await;
+    let copies = async || {
+        let contents = platform.world.contents().await;
+        contents.keys().filter(|key| key.starts_with("quarantine/") && key.contains(&id.to_string())).count()
+    };
+    let before = copies().await;
+    assert!(before > 0);
+    platform.world.settle().await;
+    let swept = platform.world.program.run(&["sweep", "--json"]).await;
+    assert_eq!(swept.code, 0, "{swept:?}");
+    assert_eq!(copies().await, before);
+    let done = platform.purge_dataset(id).await;
+    let run = done["run_id"].as_str().expect("an id").to_owned();
+    assert_eq!(platform.objects(id).await, [0, 0]);
+    let restored = platform.world.program.run(&["restore", "--run", &run, "--yes"]).await;
+    assert_eq!(restored.code, 0, "{restored:?}");
+    assert_eq!(platform.objects(id).await, [1, 1]);
+}
+
+#[tokio::test]
 async fn an_undo_whose_end_cannot_be_noted_leaves_the_purge_to_be_gone_on_with() {
     let mut platform = Platform::new().await;
     platform.world.program.set_scope("POLICY__DISPOSAL", "quarantine");

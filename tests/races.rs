@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sqlx::Connection;
 use uuid::Uuid;
 
 use crate::support::gate::{Gate, Passing};
@@ -35,6 +36,36 @@ async fn a_row_inserted_while_the_bucket_is_listed_protects() {
     world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
     let summary = world.program.run(&["audit", "--json"]).await.summary(0);
     assert_eq!((&summary["groups"]["live"], &summary["groups"]["orphan"]), (&2.into(), &0.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_of_another_process_while_the_bucket_is_listed_lets_no_sighting_begin() {
+    let mut world = World::new().await;
+    world.live(0).await;
+    let ledger = world.program.path("reports/ledger.sqlite3").display().to_string();
+    let gate = Gate::open(&world.bucket.endpoint, move |passing| {
+        let ledger = ledger.clone();
+        async move {
+            if passing.is_prefix_listing() && passing.number == 2 {
+                let mut file = sqlx::SqliteConnection::connect(&ledger).await.expect("opened");
+                sqlx::raw_sql("UPDATE looks SET number = number + 1").execute(&mut file).await.expect("counted");
+                file.close().await.expect("closed");
+            }
+        }
+    })
+    .await;
+    world.program.set("ORPHAN_SWEEPER__STORE__ENDPOINT", &gate.endpoint);
+    let known = world.orphan(1).await;
+    world.audit().await;
+    let new = world.orphan(1).await;
+    let audited = world.program.run(&["audit", "--json"]).await;
+    assert_eq!(audited.code, 0, "{audited:?}");
+    let sightings = async |id: Uuid| {
+        let explained = world.program.run(&["explain", &id.to_string(), "--json"]).await;
+        explained.json()[0]["sightings"].clone()
+    };
+    assert_eq!((sightings(known).await, sightings(new).await), (2.into(), 0.into()), "{audited:?}");
+    assert!(audited.stderr.contains("no sighting begins yet"), "{audited:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

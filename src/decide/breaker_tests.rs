@@ -1281,6 +1281,27 @@ mod purges {
     }
 
     #[test]
+    fn a_table_that_another_scope_or_an_earlier_version_calls_otherwise_is_the_same() {
+        let label = format!("{TABLE} (id)");
+        let identity =
+            || DatabaseIdentity { tables: vec![TableIdentity { name: label.clone(), oid: 7 }], ..identity() };
+        let scan = |xmax, name: &str, count| Observation {
+            identity: identity(),
+            rows: rows(&[(name, count)]),
+            ..scan(xmax, count)
+        };
+        for (called, by_purge) in [(TABLE, label.as_str()), (label.as_str(), TABLE)] {
+            let purge = PurgedRows { identity: identity(), rows: rows(&[(by_purge, 40)]), ..purge(12, 40) };
+            assert!(!trips(scan(10, called, 100), scan(20, called, 60), std::slice::from_ref(&purge)), "{called}");
+            assert!(trips(scan(10, called, 100), scan(20, called, 50), &[purge]), "{called}");
+        }
+        assert!(!trips(scan(10, TABLE, 100), scan(20, &label, 60), &[]), "a new name is no fall");
+        let other = Observation { identity: super::identity(), ..scan(20, "s.other", 60) };
+        let gone = Observation { identity: DatabaseIdentity { tables: Vec::new(), ..identity() }, ..other };
+        assert!(trips(scan(10, TABLE, 100), gone, &[]), "a table that is read no more is one");
+    }
+
+    #[test]
     fn rows_that_came_and_were_purged_since_the_baseline_are_none_of_those_that_it_counted() {
         let made = |times: &[(u32, u64)]| {
             let times = times.iter().map(|(time, rows)| (at(0) + chrono::Duration::seconds((*time).into()), *rows));

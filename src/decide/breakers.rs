@@ -255,9 +255,13 @@ impl PurgedRows {
         };
         let is_read = |found: &TableIdentity| found.is_of(table) && reads(earlier, found) && reads(later, found);
         let saw = |observation: &Observation| observation.snapshot.as_ref().map(|snapshot| snapshot.saw(self.xid));
-        if !self.identity.tables.iter().any(is_read) || saw(earlier) != Some(false) || saw(later) != Some(true) {
+        let Some(read) = self.identity.tables.iter().find(|found| is_read(found)) else { return 0 };
+        if saw(earlier) != Some(false) || saw(later) != Some(true) {
             return 0;
         }
+        // Its own scope may call it otherwise.
+        let table =
+            [read.name.as_str(), read.table()].into_iter().find(|it| self.rows.contains_key(*it)).unwrap_or(table);
         // A row that came after the earlier scan is none that the scan counted.
         let made = self.made.get(table).into_iter().flatten();
         let later_made: u64 = made.filter(|(made, _)| **made > earlier.counted_at()).map(|(_, rows)| rows).sum();
@@ -449,7 +453,12 @@ fn live_drop(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limits: &Limi
         return Reading::not_judged(Breaker::LiveDrop, "no earlier scan to compare with");
     };
     let mut worst: Option<(f64, u64, String)> = None;
-    for (table, before) in &baseline.observation.rows {
+    let observed = evidence.observation;
+    let is_renamed = |table: &str| {
+        !observed.rows.contains_key(table) && observed.identity.tables.iter().any(|found| found.is_of(table))
+    };
+    // What is called otherwise since is compared from the next scan on; what else is read is another breaker's matter.
+    for (table, before) in baseline.observation.rows.iter().filter(|(table, _)| !is_renamed(table)) {
         let now = evidence.observation.rows.get(table).copied().unwrap_or(0);
         let fell = |purge: &PurgedRows| purge.fell_between(&baseline.observation, evidence.observation, table);
         let purged: u64 = evidence.purges.iter().map(fell).sum();

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::batch::BatchTask;
 use super::group::SkipReason;
-use super::transfer::{TransferError, Transferred, transfer};
+use super::transfer::{TransferError, Transferred, compare, transfer};
 use super::{Disposal, Halt};
 use crate::clock::Stopwatch;
 use crate::model::{Object, ObjectKey};
@@ -31,6 +31,8 @@ pub struct Aside<'d> {
     bucket: String,
     /// The prefix of the copies, ending in `/`; the original key follows it, byte for byte.
     prefix: String,
+    /// Whether an earlier process of this run may have copied into it.
+    is_begun: bool,
     at_once: Semaphore,
 }
 
@@ -59,7 +61,13 @@ impl<'d> Aside<'d> {
     /// The folder at `prefix` of `bucket`.
     pub fn new(copier: &'d dyn CopyStore, bucket: &str, prefix: &str) -> Self {
         let at_once = Semaphore::new(COPIES_AT_ONCE);
-        Self { copier, bucket: bucket.to_owned(), prefix: prefix.to_owned(), at_once }
+        Self { copier, bucket: bucket.to_owned(), prefix: prefix.to_owned(), is_begun: false, at_once }
+    }
+
+    /// Expects copies that an earlier process of this run made and proved.
+    #[must_use]
+    pub fn begun(self) -> Self {
+        Self { is_begun: true, ..self }
     }
 
     fn place_of(&self, key: &ObjectKey) -> Result<Place, String> {
@@ -85,12 +93,15 @@ impl Disposal<'_> {
         // First of all: of what is gone or another object by now, the copy that an earlier process of this run proved stays proven.
         let sources = futures::stream::iter(objects).map(|object| self.look_before(aside, object));
         let sources = self.sort_out(sources.buffered(LOOKS_AT_ONCE).collect().await).await?;
+        let (mut copied, missing) = self.find_copies(aside, sources).await?;
         // Before any is made: a process that dies between a copy and its proof leaves one that nobody may ever bring back.
-        let keys = keys_of(sources.iter().map(|source| &source.object));
+        let keys = keys_of(missing.iter().map(|source| &source.object));
         self.note(self.ledger.doubt_copies(self.run, &keys).await)?;
-        let copies = futures::stream::iter(sources).map(|source| self.copy_aside(aside, source));
-        let copied = self.sort_out(copies.buffered(COPIES_AT_ONCE).collect().await).await?;
-        self.note(self.ledger.trust_copies(self.run, &keys_of(&copied)).await)?;
+        let copies = futures::stream::iter(missing).map(|source| self.copy_aside(aside, source));
+        let made: Vec<Result<Object, Stays>> = copies.buffered(COPIES_AT_ONCE).collect().await;
+        // Whatever becomes of the others of the batch.
+        self.note(self.ledger.trust_copies(self.run, &keys_of(made.iter().flatten())).await)?;
+        copied.extend(self.sort_out(made).await?);
         // Copying may take long: what was written meanwhile is another object, and stays.
         let confirmed = Stopwatch::start();
         let looks = futures::stream::iter(copied).map(async |object| {
@@ -125,6 +136,47 @@ impl Disposal<'_> {
         let target = aside.place_of(&object.key).map_err(|why| failed(&object.key, why))?;
         let seen = self.look_at(aside, &object).await?;
         Ok(Source { object, seen, target })
+    }
+
+    /// Tells the objects of which an earlier process of this run proved a copy, which lies there still, from the others: it must not
+    /// be made again, because it would be in doubt until it is proven anew, and its object may go meanwhile.
+    async fn find_copies(
+        &self,
+        aside: &Aside<'_>,
+        sources: Vec<Source>,
+    ) -> Result<(Vec<Object>, Vec<Source>), SkipReason> {
+        if !aside.is_begun {
+            return Ok((Vec::new(), sources));
+        }
+        let found = futures::stream::iter(sources).map(async |source| {
+            let is_proven = self.has_copy(aside, &source).await?;
+            Ok((source, is_proven))
+        });
+        let found = self.sort_out(found.buffered(COPIES_AT_ONCE).collect().await).await?;
+        let (proven, missing): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, is_proven)| *is_proven);
+        let missing = missing.into_iter().map(|(source, _)| source).collect();
+        Ok((proven.into_iter().map(|(source, _)| source.object).collect(), missing))
+    }
+
+    async fn has_copy(&self, aside: &Aside<'_>, source: &Source) -> Result<bool, Stays> {
+        let Source { object, seen, target } = source;
+        match self.ledger.is_copy_doubted(self.run, &object.key).await {
+            Ok(false) => {}
+            Ok(true) => return Ok(false),
+            Err(error) => {
+                self.halt(Halt::Record(error));
+                return Err(Stays::Stopped);
+            }
+        }
+        let place = Place::current(&self.scope.bucket, object.key.clone());
+        match compare(aside.copier, &self.stop, (&place, seen), target).await {
+            Ok(Transferred::Done) => Ok(true),
+            // The object went, or changed, while it was read.
+            Ok(Transferred::Refused) => self.look_at(aside, object).await.map(|_| false),
+            Err(TransferError::Differs(_)) => Ok(false),
+            Err(TransferError::Store(_)) if self.is_halted() => Err(Stays::Stopped),
+            Err(error) => Err(failed(&object.key, error)),
+        }
     }
 
     async fn copy_aside(&self, aside: &Aside<'_>, source: Source) -> Result<Object, Stays> {

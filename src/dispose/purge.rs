@@ -19,7 +19,7 @@ use crate::list::content::ContentError;
 use crate::list::pages::Pages;
 use crate::list::references::References;
 use crate::model::{DatasetId, Object, Timestamp};
-use crate::record::{REFUSED, RecordError};
+use crate::record::{KeyOutcome, REFUSED, RecordError};
 
 /// Batches of one group that may be on their way while its listing goes on.
 const BATCHES_IN_FLIGHT: usize = 4;
@@ -27,6 +27,9 @@ const BATCHES_IN_FLIGHT: usize = 4;
 /// How long after its row went a dataset's writer may still have been at work, beside what the clocks differ: what is newer is
 /// none of what the person meant.
 const WRITTEN_WITHIN: chrono::Duration = chrono::Duration::hours(1);
+
+/// What is said of a key that a process asked for before it died, and where another object lies now.
+const WRITTEN_ANEW: &str = "written_anew";
 
 /// What became of the objects of one dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,8 +169,11 @@ impl<'d> Disposal<'d> {
         // A process before this one may have copied and deleted what lay there first: its copy and its outcome stay what they are.
         let intent = self.intent(id, prefix, 0);
         let anew = self.ledger.written_anew(intent.scope, intent.plan, &objects).await?;
+        let unknown = anew.iter().filter(|(_, is_known)| !**is_known);
+        let unknown = unknown.map(|(key, _)| (key.clone(), KeyOutcome::Unconfirmed, WRITTEN_ANEW.to_owned()));
+        self.settle(unknown.collect()).await;
         let is_meant = |object: &Object| {
-            object.last_modified.is_some_and(|written| written <= until) && !anew.contains(&object.key)
+            object.credible_last_modified().is_some_and(|written| written <= until) && !anew.contains_key(&object.key)
         };
         let (meant, later): (Vec<Object>, Vec<Object>) = objects.into_iter().partition(is_meant);
         if !later.is_empty() {

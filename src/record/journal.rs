@@ -3,7 +3,7 @@
 //! Invariant: a key is asked for only after its intent is on the disk; an intent without an outcome is settled by
 //! looking whether the key is still there. Every change of a row is chained in its transaction.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use chrono::SecondsFormat;
@@ -420,26 +420,31 @@ impl Ledger {
         rows.iter().map(|row| Ok((read_object(row)?, row.get("outcome")?))).collect()
     }
 
-    /// At which keys of `objects` lies another object than the plan asked for there: what is known of the first one must stand.
+    /// At which keys of `objects` lies another object than the plan asked for there, and whether it is known what became of that one:
+    /// it must stand.
     pub async fn written_anew(
         &self,
         scope: &str,
         plan: Sha256Hash,
         objects: &[Object],
-    ) -> Result<HashSet<ObjectKey>, RecordError> {
-        let mut anew = HashSet::new();
+    ) -> Result<HashMap<ObjectKey, bool>, RecordError> {
+        let mut anew = HashMap::new();
         for objects in objects.chunks(ROWS_AT_ONCE) {
             let places: Vec<String> = (0..objects.len()).map(|place| format!("${}", place + 3)).collect();
             let select = format!(
-                "SELECT key, size_bytes, etag, last_modified FROM intents WHERE scope = $1 AND plan_hash = $2 \
+                "SELECT key, size_bytes, etag, last_modified, outcome FROM intents WHERE scope = $1 AND plan_hash = $2 \
                  AND (outcome IS NULL OR outcome <> 'skipped') AND key IN ({})",
                 places.join(", ")
             );
             let select = statement("look for keys that were written anew", select).bind(scope).bind(plan);
             let select = objects.iter().fold(select, |select, object| select.bind(object.key.as_str().as_bytes()));
-            let asked_for = select.all(&self.database).await?.iter().map(read_object).collect::<Result<Vec<_>, _>>()?;
             let by_key: BTreeMap<&ObjectKey, &Object> = objects.iter().map(|object| (&object.key, object)).collect();
-            anew.extend(asked_for.iter().filter(|it| by_key.get(&it.key) != Some(it)).map(|it| it.key.clone()));
+            for row in select.all(&self.database).await? {
+                let (asked_for, outcome) = (read_object(&row)?, row.get::<Option<String>>("outcome")?);
+                if by_key.get(&asked_for.key) != Some(&&asked_for) {
+                    anew.insert(asked_for.key, outcome.is_some());
+                }
+            }
         }
         Ok(anew)
     }

@@ -22,6 +22,8 @@ pub struct ScanDelta {
     pub persisting: u64,
     /// Orphans that only the scan before had.
     pub resolved: u64,
+    /// Orphans of which no sighting could begin, because somebody else looked meanwhile.
+    pub not_begun: u64,
 }
 
 /// Whose scan is taken in.
@@ -46,7 +48,8 @@ impl Ledger {
 
     /// Takes in a good scan, as a whole or not at all: the sightings of its orphans, the end of all others, and the new
     /// baseline. Sightings that another process has ended or changed since the scan read them start again with this run; where
-    /// somebody else looked at the rows since this scan began to, none starts, because the other may have seen its id live.
+    /// somebody else looked at the rows since this scan began, none starts, because the other may have seen its id live. Nor does one
+    /// of what was purged since this run began: it was live then.
     pub async fn record_scan(
         &self,
         scope: &str,
@@ -58,10 +61,14 @@ impl Ledger {
         let mut transaction = self.begin(STEP).await?;
         let before = statement(STEP, "SELECT count(*) AS ids FROM sightings WHERE scope = $1").bind(scope);
         let before = before.one(&mut transaction).await?.count("ids")?;
-        let may_begin = alone.is_some() && number_of(&mut transaction, scope).await? == alone;
+        let is_alone = alone.is_some() && number_of(&mut transaction, scope).await? == alone;
+        let purged = purged_since(&mut transaction, run).await?;
+        let mut not_begun = 0_u64;
         for orphans in orphans.chunks(ROWS_AT_ONCE) {
             let mut orphans = as_they_go_on(&mut transaction, scope, run, orphans).await?;
-            orphans.retain(|(_, sighting)| may_begin || sighting.first_run != run);
+            let all = orphans.len();
+            orphans.retain(|(id, sighting)| sighting.first_run != run || is_alone && !purged.contains(id));
+            not_begun += (all - orphans.len()) as u64;
             if orphans.is_empty() {
                 continue;
             }
@@ -83,7 +90,8 @@ impl Ledger {
         write_baseline(&mut transaction, scope, run, baseline).await?;
         transaction.commit(STEP).await?;
         let persisting = before.saturating_sub(resolved);
-        Ok(ScanDelta { new: (orphans.len() as u64).saturating_sub(persisting), persisting, resolved })
+        let new = (orphans.len() as u64).saturating_sub(persisting + not_begun);
+        Ok(ScanDelta { new, persisting, resolved, not_begun })
     }
 
     /// Starts the sightings of these ids again: they were seen live, so whatever was planned for them is off for good.
@@ -179,6 +187,14 @@ async fn count_look(transaction: &mut Transaction, scope: &str) -> Result<(), Re
 async fn number_of(transaction: &mut Transaction, scope: &str) -> Result<Option<u64>, RecordError> {
     let select = statement("read the number of the last look", "SELECT number FROM looks WHERE scope = $1");
     select.bind(scope).optional(transaction).await?.map(|row| row.count("number")).transpose()
+}
+
+/// What was purged, in any scope, since this run began.
+async fn purged_since(transaction: &mut Transaction, run: RunId) -> Result<HashSet<DatasetId>, RecordError> {
+    let select = "SELECT id FROM purged_ids WHERE run_id IN \
+                  (SELECT run_id FROM runs WHERE number > (SELECT number FROM runs WHERE run_id = $1))";
+    let rows = statement("look for what was purged since", select).bind(run).all(transaction).await?;
+    rows.iter().map(|row| Ok(DatasetId(row.get("id")?))).collect()
 }
 
 async fn end_sightings(transaction: &mut Transaction, scope: &str, ids: &[DatasetId]) -> Result<(), RecordError> {

@@ -98,10 +98,14 @@ async fn take_in(session: &Session<'_>, scan: &Scan, judged: &Judged) -> Result<
     let before = ledger.baseline(scope).await?;
     let baseline = Baseline::after_good_scan(before, scan.observation.clone());
     let looked = Looked { run: session.run, alone: scan.alone };
-    if looked.alone.is_none() {
-        tracing::warn!("somebody else looked at the rows while this scan did: no sighting begins with it");
+    let delta = ledger.record_scan(scope, looked, &judged.sightings, &baseline).await?;
+    if delta.not_begun > 0 {
+        tracing::warn!(
+            orphans = delta.not_begun,
+            "somebody else looked at the rows while this run did: of these orphans no sighting begins yet"
+        );
     }
-    Ok(ledger.record_scan(scope, looked, &judged.sightings, &baseline).await?)
+    Ok(delta)
 }
 
 fn size_readings(session: &Session<'_>, scan: &Scan, eligible: &[PlanGroup]) -> Vec<BreakerReading> {

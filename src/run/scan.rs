@@ -12,7 +12,7 @@ use crate::list::census;
 use crate::list::references::ProvenReferences;
 use crate::list::uploads::{self, Found, Uploads};
 use crate::model::{DatasetId, Timestamp};
-use crate::record::PurgeRow;
+use crate::record::{PurgeRow, PurgeState};
 use crate::report::csv::CsvFile;
 use crate::report::figures::Stage;
 use crate::report::leaks::{self, UploadCounts, UploadRecord, UploadVerdict};
@@ -36,7 +36,7 @@ pub struct Scan {
     pub observation: Observation,
     /// The uploads in progress.
     pub uploads: Uploads,
-    /// The number of its look at the rows, where nobody else looked while it did.
+    /// The number of its look at the rows, where nobody else looked since the scan began.
     pub alone: Option<u64>,
 }
 
@@ -46,6 +46,8 @@ pub struct Scan {
 pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, RunFailure> {
     let stop = session.services.stop.token.clone();
     let clock = session.services.clock.clone();
+    // Before anything is seen: the time of a first sighting is that of the listing's first page.
+    let last_look = session.services.ledger.last_look(&session.scope.name).await?;
     session.enter(Stage::List);
     session.draft.target.versioning = retry::read_with_retries(&stop, || reading.store.versioning()).await?;
 
@@ -89,7 +91,7 @@ pub async fn scan(session: &mut Session<'_>, reading: &Reading) -> Result<Scan, 
     let mut failed_row = None;
     let mut diff = Diff::new(listing.groups, listing.store_time, session.scope.policy.grace.span());
     let live_tables = &session.scope.live;
-    let mut watched = Watched::of(session).await?;
+    let mut watched = Watched::of(session, last_look).await?;
     let read = reading
         .references
         .read(&mut |row| {
@@ -164,7 +166,7 @@ fn observation(
 
 /// Ids of which the ledger must know when they are live, or held.
 struct Watched {
-    /// The number of the last look before this one.
+    /// The number of the last look before this scan.
     last_look: u64,
     /// Those that were seen as orphans.
     sighted: HashSet<DatasetId>,
@@ -177,9 +179,8 @@ struct Watched {
 }
 
 impl Watched {
-    async fn of(session: &Session<'_>) -> Result<Self, RunFailure> {
+    async fn of(session: &Session<'_>, last_look: u64) -> Result<Self, RunFailure> {
         let (ledger, scope) = (&session.services.ledger, &session.scope.name);
-        let last_look = ledger.last_look(scope).await?;
         let sighted = ledger.sighted_ids(scope).await?.into_iter().collect();
         let quarantined = ledger.quarantined_ids(scope).await?.into_iter().collect();
         let purges = ledger.pending_purges(Some(scope)).await?;
@@ -214,9 +215,11 @@ impl Watched {
     /// A row that is there after the end of the transaction that removed it is another one: nothing more of its dataset goes by that
     /// purge, should it be gone again when the purge goes on. A read that began before that end says nothing.
     async fn keep_from_purges(&self, session: &Session<'_>, read: &ProvenReferences) -> Result<(), RunFailure> {
-        for PurgeRow { run, xid, evidence, .. } in &self.purges {
+        for PurgeRow { run, state, xid, evidence, .. } in &self.purges {
+            // One that was known to be committed before this read began is before it, though the database may have been set back.
             let is_after = evidence.anchor.identity.is_same_database(&read.identity)
-                && read.snapshot.as_ref().is_some_and(|snapshot| snapshot.saw(*xid));
+                && (*state == PurgeState::Committed
+                    || read.snapshot.as_ref().is_some_and(|snapshot| snapshot.saw(*xid)));
             let of_purge = |id: &DatasetId| evidence.datasets.iter().any(|dataset| dataset.id == *id);
             let live: Vec<DatasetId> = self.live.iter().copied().filter(of_purge).collect();
             if is_after && !live.is_empty() {

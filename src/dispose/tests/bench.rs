@@ -334,6 +334,7 @@ pub struct Bench {
     pub done: Mutex<u64>,
     pub consent: Consent,
     pub is_aside: bool,
+    pub is_begun: bool,
 }
 
 impl Bench {
@@ -361,6 +362,7 @@ impl Bench {
             done: Mutex::new(0),
             consent: Consent::Given,
             is_aside: false,
+            is_begun: false,
         }
     }
 
@@ -437,7 +439,10 @@ impl Bench {
         Tools {
             store: &self.player,
             deleter: &self.player,
-            aside: self.is_aside.then(|| Aside::new(&self.player, "b", QUARANTINE)),
+            aside: self.is_aside.then(|| {
+                let aside = Aside::new(&self.player, "b", QUARANTINE);
+                if self.is_begun { aside.begun() } else { aside }
+            }),
             references: &self.player,
             ledger: &self.ledger,
             clock: Arc::new(ManualClock::at(at(1000))),

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use futures::FutureExt as _;
+
 use super::bench::*;
 use crate::dispose::purge::Cleared;
 use crate::dispose::{Disposal, Halt, SkipReason};
@@ -124,6 +126,78 @@ async fn a_key_that_was_written_anew_between_two_processes_keeps_the_copy_of_wha
     assert_eq!(bench.world().objects[&format!("{QUARANTINE}{key}")], copy);
     assert_eq!(bench.all_ended().await, (2, "deleted".into(), String::new()), "what went first is told as it was");
     assert!(bench.world().objects.contains_key(&key));
+}
+
+#[tokio::test]
+async fn a_key_that_was_written_anew_before_the_first_outcome_is_unconfirmed_to_whoever_goes_on() {
+    let mut bench = with_objects(1, &["a"]).await;
+    bench.is_aside = true;
+    let key = format!("{}a", prefix(0, 1));
+    crate::failpoint::kill_at("after_send", 1);
+    let killed = std::panic::AssertUnwindSafe(clear(&bench, &[1])).catch_unwind().await;
+    assert!(killed.is_err());
+    crate::failpoint::leave();
+    assert!(!bench.world().objects.contains_key(&key), "its request was carried out");
+    let copy = bench.world().objects[&format!("{QUARANTINE}{key}")].clone();
+    bench.world().put_at(&key, 500);
+    bench.is_begun = true;
+    for process in [2, 3] {
+        assert_eq!(clear(&bench, &[1]).await.0, [(id(1), Cleared::Partly)], "{process}");
+        assert_eq!(bench.world().objects[&format!("{QUARANTINE}{key}")], copy, "{process}");
+        let told = bench.outcomes().await.into_iter().find(|(told, ..)| *told == key).expect("told");
+        assert_eq!((told.1.as_str(), told.2.as_str()), ("unconfirmed", "written_anew"), "{process}");
+        assert!(bench.world().objects.contains_key(&key), "{process}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_an_earlier_process_proved_is_not_made_again() {
+    let denied = || Reply::Fails(StoreFault::Denied("AccessDenied".into()));
+    let mut bench = with_objects(1, &["a", "b"]).await;
+    (bench.is_aside, bench.is_begun) = (true, true);
+    bench.world().replies.extend([denied(), denied()]);
+    clear(&bench, &[1]).await;
+    let copies = |bench: &Bench| bench.world().count(|asked| matches!(asked, Asked::Copy(_)));
+    assert_eq!(copies(&bench), 4);
+    // One object goes after it was looked at, and one copy is lost.
+    let [gone, lost] = ["a", "b"].map(|key| format!("{}{key}", prefix(0, 1)));
+    bench.world().objects.remove(&format!("{QUARANTINE}{lost}"));
+    let is_read = {
+        let gone = gone.clone();
+        move |asked: &Asked| *asked == Asked::Head(gone.clone())
+    };
+    let vanishes = gone.clone();
+    bench.world().after(is_read, move |world| _ = world.objects.remove(&vanishes));
+    assert_eq!(clear(&bench, &[1]).await.0, [(id(1), Cleared::Whole)]);
+    assert_eq!(copies(&bench), 5, "the one that was lost");
+    for key in [gone, lost] {
+        assert!(!bench.ledger.is_copy_doubted(run(2), &ObjectKey::new(key)).await.expect("read"));
+    }
+}
+
+#[tokio::test]
+async fn what_is_proven_of_a_batch_stays_proven_though_another_object_of_it_changed() {
+    let mut bench = with_objects(1, &["a", "b"]).await;
+    bench.is_aside = true;
+    let is_copied = |asked: &Asked| matches!(asked, Asked::Copy(key) if key.ends_with("/a"));
+    let other = format!("{}b", prefix(0, 1));
+    bench.world().after(is_copied, move |world| world.put_at(&other, 500));
+    clear(&bench, &[1]).await;
+    let is_doubted = async |key: &str| {
+        let key = ObjectKey::new(format!("{}{key}", prefix(0, 1)));
+        bench.ledger.is_copy_doubted(run(2), &key).await.expect("read")
+    };
+    assert_eq!((is_doubted("a").await, is_doubted("b").await), (false, true));
+}
+
+#[tokio::test]
+async fn a_row_that_a_plan_sees_again_keeps_its_dataset_from_a_purge_that_waits() {
+    let bench = Bench::new().await;
+    super::purged::purge(&bench, &[1], 5, anchor().identity).await;
+    let candidate = bench.plant(1, &[0], &["a"]).await;
+    bench.world().live.insert(id(1));
+    assert!(bench.dispose(&[candidate]).await.is_none());
+    assert_eq!(bench.ledger.live_again(run(5)).await.expect("readable"), HashSet::from([id(1)]));
 }
 
 #[tokio::test]

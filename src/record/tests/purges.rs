@@ -86,6 +86,22 @@ async fn an_intended_purge_ends_the_sightings_of_its_ids() {
 }
 
 #[tokio::test]
+async fn a_scan_begins_no_sighting_of_what_was_purged_since_it_began() {
+    let book = book!();
+    book.begin(1).await;
+    intend(&book, &purge(2, 9)).await;
+    let orphans = |n: u128| [1, 2, 3].map(|it| (id(it), Sighting::first(run(n), at(50), hash(9))));
+    let slow = book.record_lone_scan(SCOPE, run(1), &orphans(1), &good(10)).await.expect("recorded");
+    assert_eq!((slow.new, slow.not_begun), (1, 2));
+    assert_eq!(book.sighted_ids(SCOPE).await.expect("readable"), [id(3)], "the others were live when it began");
+    book.begin(3).await;
+    let next = book.record_lone_scan(SCOPE, run(3), &orphans(3), &good(10)).await.expect("recorded");
+    assert_eq!(next.not_begun, 0);
+    let sighted: HashSet<DatasetId> = book.sighted_ids(SCOPE).await.expect("readable").into_iter().collect();
+    assert_eq!(sighted, [1, 2, 3].map(id).into(), "what is left of it is an orphan");
+}
+
+#[tokio::test]
 async fn a_purge_counts_in_every_scope_of_its_rows() {
     let book = book!();
     book.begin(1).await;

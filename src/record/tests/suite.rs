@@ -238,7 +238,7 @@ mod sightings {
     async fn a_scan_drops_what_it_did_not_see_and_says_what_is_new() {
         let book = book!();
         let seen = |ids: &[u128]| ids.iter().map(|n| (id(*n), sighting(1, 0))).collect::<Vec<_>>();
-        let delta = |new, persisting, resolved| ScanDelta { new, persisting, resolved };
+        let delta = |new, persisting, resolved| ScanDelta { new, persisting, resolved, not_begun: 0 };
         assert_eq!(record(&book, SCOPE, 1, &seen(&[1, 2, 3])).await, delta(3, 0, 0));
         assert_eq!(record(&book, OTHER, 2, &seen(&[1, 9])).await, delta(2, 0, 0));
         assert_eq!(record(&book, SCOPE, 3, &seen(&[2, 3, 4])).await, delta(1, 2, 1));

@@ -356,11 +356,6 @@ impl Work<'_> {
                 "find out what happened to the database before anything else is deleted",
             )));
         }
-        if look.anchor.snapshot.as_ref().is_some_and(|snapshot| !snapshot.saw(self.purge.xid)) {
-            let reason =
-                "the database does not know the transaction any more that removed its rows: it was set back".to_owned();
-            return Err(Broken::over(refused(reason, "what is left is an orphan: `orphan-sweeper audit` shows it")));
-        }
         let live: Vec<DatasetId> = ids.iter().copied().filter(|id| look.is_live(*id)).collect();
         if !live.is_empty() {
             // Before anything else: a row that goes again is none that this purge removed.
@@ -368,6 +363,11 @@ impl Work<'_> {
             tracing::warn!(run_id = %self.purge.run, dataset_ids = shown.join(" "), "purged datasets have rows again; nothing more of them is deleted");
             let ledger = &session.services.ledger;
             ledger.note_live_again(self.purge.run, &live).await.map_err(Broken::pending)?;
+        }
+        if look.anchor.snapshot.as_ref().is_some_and(|snapshot| !snapshot.saw(self.purge.xid)) {
+            let reason =
+                "the database does not know the transaction any more that removed its rows: it was set back".to_owned();
+            return Err(Broken::over(refused(reason, "what is left is an orphan: `orphan-sweeper audit` shows it")));
         }
         let after = rows_by_table(session.scope, &look);
         let left = |table: &str| after.get(table).copied().unwrap_or(0);
@@ -429,7 +429,7 @@ impl Work<'_> {
             None => None,
         };
         let aside = copier.as_deref().zip(session.draft.quarantine.as_ref());
-        let aside = aside.map(|(copier, folder)| Aside::new(copier, &folder.bucket, &folder.prefix));
+        let aside = aside.map(|(copier, folder)| Aside::new(copier, &folder.bucket, &folder.prefix).begun());
         tracing::warn!(
             target: "deletions",
             run_id = %session.run,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::beside::{check_latches, readings_beside};
 use super::{JobDatasets, Order, Refusal, Removed, events};
 use crate::config::{Purge, Scope};
-use crate::decide::breakers::{Breaker, SET_BACK, TargetFingerprint};
+use crate::decide::breakers::{Baseline, Breaker, SET_BACK, TargetFingerprint};
 use crate::dispose::is_there;
 use crate::list::references::{Look, RowsOf};
 use crate::metrics;
@@ -173,13 +173,15 @@ impl<'d> Door<'d> {
         };
         let ids: Vec<DatasetId> = going.iter().map(|dataset| dataset.id).collect();
         let datasets: Vec<PurgedDataset> = going.into_iter().map(|row| self.as_purged(row)).collect();
+        // Before the look: a scan that comes between the two would know more transactions than it.
+        let baseline = self.services.ledger.baseline(&self.scope.name).await?;
         // Before anything is removed: whoever says what is live must have seen the row whose end is the proof later.
         let look = self.reading.references.look(&ids).await?;
         change.check_place(&look.anchor.identity).await?;
         // Their rows are locked here, so no earlier purge of them is about to end: it must leave them alone.
         let live: Vec<DatasetId> = ids.iter().copied().filter(|id| look.is_live(*id)).collect();
         self.services.ledger.keep_from_purges(&self.scope.name, &live).await?;
-        self.check_baseline(&look).await?;
+        self.check_baseline(baseline.as_ref(), &look)?;
         if let Some(unseen) = datasets.iter().find(|dataset| dataset.has_objects && !look.is_live(dataset.id)) {
             return Err(Refusal::NotLive(unseen.id));
         }
@@ -203,8 +205,8 @@ impl<'d> Door<'d> {
     }
 
     /// Another database, bucket or pattern than the last good scan's is a breaker of evidence, which the next scan latches.
-    async fn check_baseline(&self, look: &Look) -> Result<(), Refusal> {
-        let Some(baseline) = self.services.ledger.baseline(&self.scope.name).await? else { return Ok(()) };
+    fn check_baseline(&self, baseline: Option<&Baseline>, look: &Look) -> Result<(), Refusal> {
+        let Some(baseline) = baseline else { return Ok(()) };
         let refused =
             |breaker: Breaker, reason: String| Err(Refusal::Latched { breakers: vec![breaker.as_str()], reason });
         let (expected, found) = (&baseline.observation.identity, &look.anchor.identity);

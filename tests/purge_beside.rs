@@ -261,6 +261,24 @@ async fn what_another_scope_of_the_same_rows_protects_or_doubts_stays() {
 }
 
 #[tokio::test]
+async fn a_row_that_another_scope_of_the_same_rows_saw_keeps_everything_though_it_is_gone_again() {
+    let mut platform = Platform::without_ledger().await;
+    with_another_scope(&mut platform);
+    platform.settle_in().await;
+    let id = platform.dataset("iq_raw", 1).await;
+    let arguments = ["purge", "dataset", &id.to_string(), "--yes"];
+    let killed = platform.world.program.run_with("ORPHAN_SWEEPER_TEST_KILL_AT", "purge_rows_gone", &arguments).await;
+    assert_eq!(killed.code, -9, "{killed:?}");
+    platform.rows(id, "iq_raw").await;
+    let audited = platform.world.program.run(&["--scope", "other", "audit"]).await;
+    assert_eq!(audited.code, 0, "{audited:?}");
+    platform.world.database.delete(id).await;
+    let kept = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(kept.code, 5, "{kept:?}");
+    assert_eq!(platform.objects(id).await, [1, 1]);
+}
+
+#[tokio::test]
 async fn what_a_scope_of_rows_that_fall_with_the_datasets_protects_or_doubts_stays() {
     let mut platform = Platform::without_ledger().await;
     with_another_scope(&mut platform);

@@ -181,6 +181,60 @@ async fn a_row_that_another_purge_saw_keeps_everything_though_it_is_gone_again()
 }
 
 #[tokio::test]
+async fn a_row_that_a_refused_purge_saw_is_off_every_plan() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    platform.world.database.delete(id).await;
+    platform.world.audit().await;
+    let plan = platform.world.plan_of_newest_audit();
+    platform.rows(id, "iq_raw").await;
+    platform.model("in use", true, id).await;
+    let refused = platform.purge(&["dataset", &id.to_string()]).await;
+    assert!(refused.code != 0 && refused.stderr.contains("in use"), "{refused:?}");
+    platform.world.database.execute("DELETE FROM heimdall.models").await;
+    platform.world.database.delete(id).await;
+    let applied = platform.world.program.run(&["apply", &plan, "--yes", "--json"]).await;
+    assert_eq!(platform.objects(id).await, [2, 2], "{applied:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_was_set_back_since_the_last_scan_ends_what_waits() {
+    let platform = Platform::new().await;
+    let id = platform.dataset("iq_raw", 2).await;
+    killed_at(&platform, id, "purge_rows_gone").await;
+    // It knows the purge, and lacks what came after it.
+    platform
+        .edit_ledger(
+            "UPDATE baselines SET baseline = json_set(baseline, '$.observation.snapshot', '4000000000000:4000000000000:')",
+        )
+        .await;
+    let ran = platform.purge(&["dataset", &id.to_string()]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(ran.stderr.contains("it was set back"), "{ran:?}");
+    assert_eq!(platform.objects(id).await, [2, 2]);
+}
+
+#[tokio::test]
+async fn what_a_process_that_goes_on_marks_is_brought_back_though_an_earlier_one_ended() {
+    let platform = Platform::new().await;
+    platform.world.bucket.set_versioning(aws_sdk_s3::types::BucketVersioningStatus::Enabled).await;
+    let id = platform.dataset("iq_raw", 1).await;
+    killed_at(&platform, id, "before_intent").await;
+    // The earlier process came to an end of its own, a day ago.
+    platform.edit_ledger("UPDATE undos SET ended_at = '2026-01-01T00:00:00Z'").await;
+    killed_at(&platform, id, "after_outcome").await;
+    let ended: Vec<String> = platform.world.program.run_folders().iter().map(|it| it.display().to_string()).collect();
+    let run = ended.last().and_then(|it| it.rsplit('/').next()).expect("a run").to_owned();
+    platform.edit_ledger("UPDATE purges SET state = 'done'").await;
+    let restored = platform.world.program.run(&["restore", "--run", &run, "--yes", "--json"]).await;
+    assert_eq!(
+        restored.json()["restore"]["restored"].as_u64().or(restored.json()[0]["restore"]["restored"].as_u64()),
+        Some(1),
+        "{restored:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_run_that_finds_the_ledger_older_than_a_report_ends_what_waits() {
     let platform = Platform::new().await;
     let id = platform.dataset("iq_raw", 2).await;

@@ -1295,7 +1295,20 @@ mod purges {
             assert!(!trips(scan(10, called, 100), scan(20, called, 60), std::slice::from_ref(&purge)), "{called}");
             assert!(trips(scan(10, called, 100), scan(20, called, 50), &[purge]), "{called}");
         }
-        assert!(!trips(scan(10, TABLE, 100), scan(20, &label, 60), &[]), "a new name is no fall");
+        for (before, after) in [(TABLE, label.as_str()), (label.as_str(), TABLE)] {
+            assert!(!trips(scan(10, before, 100), scan(20, after, 100), &[]), "a new name is no fall");
+            assert!(trips(scan(10, before, 100), scan(20, after, 60), &[]), "nor does it hide one");
+        }
+        let two = |scan: Observation| {
+            let tables =
+                ["a", "b"].map(|column| TableIdentity { name: format!("{TABLE} ({column})"), oid: 7 }).to_vec();
+            Observation { identity: DatabaseIdentity { tables, ..identity() }, ..scan }
+        };
+        let both = Observation {
+            rows: rows(&[(&format!("{TABLE} (a)"), 60), (&format!("{TABLE} (b)"), 3)]),
+            ..scan(20, TABLE, 0)
+        };
+        assert!(!trips(two(scan(10, TABLE, 100)), two(both), &[]), "nobody knows which of the two it was");
         let other = Observation { identity: super::identity(), ..scan(20, "s.other", 60) };
         let gone = Observation { identity: DatabaseIdentity { tables: Vec::new(), ..identity() }, ..other };
         assert!(trips(scan(10, TABLE, 100), gone, &[]), "a table that is read no more is one");

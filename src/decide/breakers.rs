@@ -448,18 +448,29 @@ fn no_overlap(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limits: &Lim
     Reading::new(Breaker::NoOverlap, tripped, json!(share), json!(allowed), message)
 }
 
+/// The rows that `now` has of what `earlier` calls `table`, whatever it is called since; none where an earlier version called several
+/// columns of it so.
+fn rows_now(table: &str, earlier: &Observation, now: &Observation) -> Option<u64> {
+    if let Some(rows) = now.rows.get(table) {
+        return Some(*rows);
+    }
+    let read: Vec<&TableIdentity> = earlier.identity.tables.iter().filter(|found| found.is_of(table)).collect();
+    match read.as_slice() {
+        [] => Some(0),
+        [one] => {
+            Some([one.name.as_str(), one.table()].into_iter().find_map(|it| now.rows.get(it)).copied().unwrap_or(0))
+        }
+        [_, _, ..] => None,
+    }
+}
+
 fn live_drop(evidence: &Evidence<'_>, baseline: Option<&Baseline>, limits: &Limits) -> Reading {
     let Some(baseline) = baseline else {
         return Reading::not_judged(Breaker::LiveDrop, "no earlier scan to compare with");
     };
     let mut worst: Option<(f64, u64, String)> = None;
-    let observed = evidence.observation;
-    let is_renamed = |table: &str| {
-        !observed.rows.contains_key(table) && observed.identity.tables.iter().any(|found| found.is_of(table))
-    };
-    // What is called otherwise since is compared from the next scan on; what else is read is another breaker's matter.
-    for (table, before) in baseline.observation.rows.iter().filter(|(table, _)| !is_renamed(table)) {
-        let now = evidence.observation.rows.get(table).copied().unwrap_or(0);
+    for (table, before) in &baseline.observation.rows {
+        let Some(now) = rows_now(table, &baseline.observation, evidence.observation) else { continue };
         let fell = |purge: &PurgedRows| purge.fell_between(&baseline.observation, evidence.observation, table);
         let purged: u64 = evidence.purges.iter().map(fell).sum();
         let expected = before.saturating_sub(purged);

@@ -168,13 +168,20 @@ impl Disposal<'_> {
                 return Err(Stays::Stopped);
             }
         }
+        let Ok(_permit) = aside.at_once.acquire().await else { return Err(Stays::Stopped) };
+        match retry::read_with_retries(&self.stop, || aside.copier.head(target)).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(false),
+            Err(_) if self.is_halted() => return Err(Stays::Stopped),
+            Err(error) => return Err(failed(&object.key, error)),
+        }
         let place = Place::current(&self.scope.bucket, object.key.clone());
         match compare(aside.copier, &self.stop, (&place, seen), target).await {
             Ok(Transferred::Done) => Ok(true),
             // The object went, or changed, while it was read.
             Ok(Transferred::Refused) => self.look_at(aside, object).await.map(|_| false),
-            Err(TransferError::Differs(_)) => Ok(false),
             Err(TransferError::Store(_)) if self.is_halted() => Err(Stays::Stopped),
+            // One that was proven once, and is of another object: it may be all that is left of that one.
             Err(error) => Err(failed(&object.key, error)),
         }
     }

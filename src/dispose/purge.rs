@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::batch::{BatchTask, Guard};
 use super::group::{Ended, SkipReason, split};
+use super::settle::WRITTEN_ANEW;
 use super::{Disposal, Halt};
 use crate::clock::Stopwatch;
 use crate::config::Scope;
@@ -27,9 +28,6 @@ const BATCHES_IN_FLIGHT: usize = 4;
 /// How long after its row went a dataset's writer may still have been at work, beside what the clocks differ: what is newer is
 /// none of what the person meant.
 const WRITTEN_WITHIN: chrono::Duration = chrono::Duration::hours(1);
-
-/// What is said of a key that a process asked for before it died, and where another object lies now.
-const WRITTEN_ANEW: &str = "written_anew";
 
 /// What became of the objects of one dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

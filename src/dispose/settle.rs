@@ -71,6 +71,8 @@ const MOST_LOOKED_AT: u64 = 10_000;
 const LOOKS_IN_FLIGHT: usize = 8;
 /// What is said of a key that the store says it deleted, and lists unchanged.
 const STILL_LISTED: &str = "still_listed";
+/// What is said of a key that a process asked for before it died, and where another object lies now.
+pub(super) const WRITTEN_ANEW: &str = "written_anew";
 
 impl Disposal<'_> {
     /// Tells the ghosts among what is still listed: the store deleted it, has it no more, and lists it all the same.
@@ -113,7 +115,9 @@ pub(super) fn outcome_of(
         (Some(found), Some("deleted" | "already_gone")) if *found != intent => None,
         (Some(_), Some("deleted" | "already_gone")) => Some((intent.key, KeyOutcome::Failed, STILL_LISTED.into())),
         // It was not asked for, or not answered, and is left: by a process that died, or because the group was given up.
-        (Some(_), None) => Some((intent.key, KeyOutcome::Skipped, left_because.to_owned())),
+        (Some(found), None) if *found == intent => Some((intent.key, KeyOutcome::Skipped, left_because.to_owned())),
+        // Whether the process that died deleted it before somebody wrote there anew, nobody can tell.
+        (Some(_), None) => Some((intent.key, KeyOutcome::Unconfirmed, WRITTEN_ANEW.to_owned())),
         // A request that may still be in flight is not over because its key is still listed.
         (Some(_), Some(_)) => None,
     }

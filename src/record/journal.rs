@@ -358,7 +358,7 @@ impl Ledger {
         transaction.commit(STEP).await
     }
 
-    /// Writes the outcome of keys that were asked for. The run that first knows it tells it.
+    /// Writes the outcome of keys that were asked for. The run that first knows it tells it; what has one was not skipped.
     pub async fn settle(
         &self,
         scope: &str,
@@ -373,6 +373,9 @@ impl Ledger {
         let mut settled = Sha256::new();
         for (key, outcome, reason) in outcomes {
             let Some(before) = change.row(key.as_str().as_bytes()) else { continue };
+            if *outcome == KeyOutcome::Skipped && before.outcome.is_some() {
+                continue;
+            }
             let run_id = if before.is_untold() { run.to_string() } else { before.run_id.clone() };
             let row = JournalRow {
                 run_id,

@@ -299,15 +299,16 @@ impl Ledger {
         transaction.commit(STEP).await
     }
 
-    /// Notes that somebody saw datasets of `scope` live, of which purges that are not over removed the rows: nothing more of them
-    /// goes by those, as by [`Self::note_live_again`]. For whoever saw a row that no such purge can still be about to remove.
-    pub async fn keep_from_purges(&self, scope: &str, ids: &[DatasetId]) -> Result<(), RecordError> {
+    /// Notes that somebody saw these datasets live, of which purges that are not over, of whichever scope, removed the rows: nothing
+    /// more of them goes by those, as by [`Self::note_live_again`]. For whoever saw a row that no such purge can still be about to
+    /// remove.
+    pub async fn keep_from_purges(&self, ids: &[DatasetId]) -> Result<(), RecordError> {
         const STEP: &str = "keep live datasets from purges";
-        let update = "UPDATE purged_ids SET is_live_again = TRUE WHERE scope = $1 AND id = $2 AND run_id IN \
+        let update = "UPDATE purged_ids SET is_live_again = TRUE WHERE id = $1 AND run_id IN \
                       (SELECT run_id FROM purges WHERE state IN ('intended', 'committed'))";
         let mut transaction = self.begin(STEP).await?;
         for id in ids {
-            statement(STEP, update).bind(scope).bind(*id).run(&mut transaction).await?;
+            statement(STEP, update).bind(*id).run(&mut transaction).await?;
         }
         transaction.commit(STEP).await
     }

@@ -106,6 +106,17 @@ impl Ledger {
         transaction.commit(STEP).await
     }
 
+    /// Starts the sightings of these ids again in every scope, where a purge saw them live. It is no look at a whole scope, and is
+    /// counted as none.
+    pub async fn end_sightings_of(&self, ids: &[DatasetId]) -> Result<(), RecordError> {
+        const STEP: &str = "start the sightings of live datasets again";
+        let mut transaction = self.begin(STEP).await?;
+        for id in ids {
+            statement(STEP, "DELETE FROM sightings WHERE id = $1").bind(*id).run(&mut transaction).await?;
+        }
+        transaction.commit(STEP).await
+    }
+
     /// The number of the last look at the rows of a scope: what a scan asks for before its own.
     pub async fn last_look(&self, scope: &str) -> Result<u64, RecordError> {
         const STEP: &str = "read the number of the last look";

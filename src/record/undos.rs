@@ -116,6 +116,17 @@ impl Ledger {
         transaction.commit(step).await
     }
 
+    /// Notes that a run which ended goes on.
+    pub async fn go_on_with_undo(&self, run: RunId) -> Result<(), RecordError> {
+        let step = "note that a deletion goes on";
+        let mut transaction = self.begin(step).await?;
+        let update = statement(step, "UPDATE undos SET ended_at = NULL WHERE run_id = $1").bind(run);
+        if update.run(&mut transaction).await? > 0 {
+            tracked::note(&mut transaction, &tracked::UNDOS, "goes_on", &run.to_string()).await?;
+        }
+        transaction.commit(step).await
+    }
+
     /// Notes when a deleting run ended.
     pub async fn end_undo(&self, run: RunId, at: Timestamp) -> Result<(), RecordError> {
         let step = "note the end of a deletion";

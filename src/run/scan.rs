@@ -183,7 +183,7 @@ impl Watched {
         let (ledger, scope) = (&session.services.ledger, &session.scope.name);
         let sighted = ledger.sighted_ids(scope).await?.into_iter().collect();
         let quarantined = ledger.quarantined_ids(scope).await?.into_iter().collect();
-        let purges = ledger.pending_purges(Some(scope)).await?;
+        let purges = ledger.pending_purges(None).await?;
         let purged = purges.iter().flat_map(|purge| &purge.evidence.datasets).map(|dataset| dataset.id).collect();
         Ok(Self { last_look, sighted, quarantined, purges, purged, live: Vec::new() })
     }

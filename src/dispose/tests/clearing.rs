@@ -141,7 +141,11 @@ async fn a_key_that_was_written_anew_before_the_first_outcome_is_unconfirmed_to_
     let copy = bench.world().objects[&format!("{QUARANTINE}{key}")].clone();
     bench.world().put_at(&key, 500);
     bench.is_begun = true;
-    for process in [2, 3] {
+    // The second one ends before it comes to it.
+    bench.stop.cancel();
+    assert!(matches!(clear(&bench, &[1]).await.1, Some(Halt::Interrupted)));
+    bench.stop = tokio_util::sync::CancellationToken::new();
+    for process in [3, 4] {
         assert_eq!(clear(&bench, &[1]).await.0, [(id(1), Cleared::Partly)], "{process}");
         assert_eq!(bench.world().objects[&format!("{QUARANTINE}{key}")], copy, "{process}");
         let told = bench.outcomes().await.into_iter().find(|(told, ..)| *told == key).expect("told");
@@ -173,6 +177,20 @@ async fn a_copy_that_an_earlier_process_proved_is_not_made_again() {
     for key in [gone, lost] {
         assert!(!bench.ledger.is_copy_doubted(run(2), &ObjectKey::new(key)).await.expect("read"));
     }
+}
+
+#[tokio::test]
+async fn a_proven_copy_of_another_object_is_never_overwritten() {
+    let mut bench = with_objects(1, &["a"]).await;
+    (bench.is_aside, bench.is_begun) = (true, true);
+    let key = format!("{}a", prefix(0, 1));
+    bench.world().put(&format!("{QUARANTINE}{key}"));
+    bench.world().bytes.insert(format!("{QUARANTINE}{key}"), 99);
+    assert_eq!(clear(&bench, &[1]).await.0, [(id(1), Cleared::Partly)]);
+    assert!(bench.world().objects.contains_key(&key));
+    assert_eq!(bench.world().bytes[&format!("{QUARANTINE}{key}")], 99);
+    let told = bench.outcomes().await.into_iter().find(|(told, ..)| *told == key).expect("told");
+    assert!(told.1 == "failed" && told.2.starts_with("quarantine_failed"), "{told:?}");
 }
 
 #[tokio::test]

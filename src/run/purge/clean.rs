@@ -11,7 +11,7 @@ use super::rows::{fate_of, rows_by_table};
 use super::{Refusal, Removed, events};
 use crate::clock::Stopwatch;
 use crate::config::Scope;
-use crate::decide::breakers::TargetFingerprint;
+use crate::decide::breakers::{SET_BACK, TargetFingerprint};
 use crate::dispose::pace::{Pace, Pacer};
 use crate::dispose::purge::Cleared;
 use crate::dispose::{Aside, Consent, Disposal, Halt, Tools, Unnoted};
@@ -240,7 +240,8 @@ impl Work<'_> {
         }
         // Also where it must wait: a row that is there now makes any later one another.
         let looked = self.prove_removed(session).await;
-        if !ids.is_empty() {
+        let is_over = looked.as_ref().is_err_and(|broken| broken.is_over.is_some());
+        if !ids.is_empty() && !is_over {
             self.check_place(session).await?;
         }
         let as_of = looked?;
@@ -253,8 +254,8 @@ impl Work<'_> {
         }
         let versioning = retry::read_with_retries(&stop, || self.reading.store.versioning()).await;
         session.draft.target.versioning = versioning.map_err(|error| interrupted_or(session, error.into()))?;
-        self.note_undo(session, &ids, as_of).await?;
-        let (cleared, halt) = self.clear(session, &ids, as_of).await?;
+        let is_begun = self.note_undo(session, &ids, as_of).await?;
+        let (cleared, halt) = self.clear(session, &ids, (as_of, is_begun)).await?;
         self.left = cleared.iter().filter(|(_, cleared)| *cleared == Cleared::Partly).map(|(id, _)| *id).collect();
         self.left.sort_unstable();
         // Whatever ended it, what was asked for is told.
@@ -347,7 +348,18 @@ impl Work<'_> {
     async fn prove_removed(&mut self, session: &mut Session<'_>) -> Result<Timestamp, Broken> {
         let evidence = &self.purge.evidence;
         let ids: Vec<DatasetId> = evidence.datasets.iter().map(|dataset| dataset.id).collect();
+        let ledger = &session.services.ledger;
+        // Before the look: a scan that comes between the two would know more transactions than it.
+        let baseline = ledger.baseline(&session.scope.name).await.map_err(Broken::pending)?;
         let look = self.reading.references.look(&ids).await.map_err(Broken::by)?;
+        let live: Vec<DatasetId> = ids.iter().copied().filter(|id| look.is_live(*id)).collect();
+        if !live.is_empty() {
+            // Before anything else, whatever database it is: a row that goes again is none that this purge removed.
+            let shown: Vec<String> = live.iter().map(ToString::to_string).collect();
+            tracing::warn!(run_id = %self.purge.run, dataset_ids = shown.join(" "), "purged datasets have rows again; nothing more of them is deleted");
+            ledger.note_live_again(self.purge.run, &live).await.map_err(Broken::pending)?;
+            ledger.end_sightings_of(&live).await.map_err(Broken::pending)?;
+        }
         let (expected, found) = (&evidence.anchor.identity, &look.anchor.identity);
         if expected != found {
             let reason = format!("its rows were removed from {expected}; this is {found}");
@@ -356,18 +368,12 @@ impl Work<'_> {
                 "find out what happened to the database before anything else is deleted",
             )));
         }
-        let live: Vec<DatasetId> = ids.iter().copied().filter(|id| look.is_live(*id)).collect();
-        if !live.is_empty() {
-            // Before anything else: a row that goes again is none that this purge removed.
-            let shown: Vec<String> = live.iter().map(ToString::to_string).collect();
-            tracing::warn!(run_id = %self.purge.run, dataset_ids = shown.join(" "), "purged datasets have rows again; nothing more of them is deleted");
-            let ledger = &session.services.ledger;
-            ledger.note_live_again(self.purge.run, &live).await.map_err(Broken::pending)?;
-        }
-        if look.anchor.snapshot.as_ref().is_some_and(|snapshot| !snapshot.saw(self.purge.xid)) {
-            let reason =
-                "the database does not know the transaction any more that removed its rows: it was set back".to_owned();
-            return Err(Broken::over(refused(reason, "what is left is an orphan: `orphan-sweeper audit` shows it")));
+        let snapshot = look.anchor.snapshot.as_ref();
+        let forgot_it = snapshot.is_some_and(|snapshot| !snapshot.saw(self.purge.xid));
+        if forgot_it || baseline.is_some_and(|baseline| baseline.observation.was_set_back(snapshot)) {
+            let hint =
+                "find out what happened to the database; what is left is an orphan: `orphan-sweeper audit` shows it";
+            return Err(Broken::over(refused(SET_BACK.to_owned(), hint)));
         }
         let after = rows_by_table(session.scope, &look);
         let left = |table: &str| after.get(table).copied().unwrap_or(0);
@@ -383,18 +389,21 @@ impl Work<'_> {
     }
 
     /// Before anything is copied or marked: what a run leaves is never lost sight of.
-    async fn note_undo(&self, session: &Session<'_>, ids: &[DatasetId], as_of: Timestamp) -> Result<(), Broken> {
+    /// Says whether an earlier process did.
+    async fn note_undo(&self, session: &Session<'_>, ids: &[DatasetId], as_of: Timestamp) -> Result<bool, Broken> {
         let scope = session.scope;
         let (kind, bucket, prefix, keep) = match (&session.draft.quarantine, session.draft.target.versioning) {
             (Some(folder), _) => (UndoKind::Quarantine, &folder.bucket, &folder.prefix, Some(scope.quarantine.keep)),
             (None, Versioning::Enabled | Versioning::Suspended) => {
                 (UndoKind::Versions, &scope.bucket, &scope.prefix, None)
             }
-            (None, Versioning::Unversioned | Versioning::Unknown) => return Ok(()),
+            (None, Versioning::Unversioned | Versioning::Unknown) => return Ok(false),
         };
         let ledger = &session.services.ledger;
         if !ledger.undos_of(&session.run.to_string()).await.map_err(Broken::pending)?.is_empty() {
-            return Ok(());
+            // What comes now is part of it, however this process ends.
+            ledger.go_on_with_undo(session.run).await.map_err(Broken::pending)?;
+            return Ok(true);
         }
         let stop = session.services.stop.token.clone();
         let first = scope.patterns[0].prefix_of(ids[0]);
@@ -413,14 +422,15 @@ impl Work<'_> {
             keep,
             is_kept: true,
         };
-        ledger.begin_undo(&undo).await.map_err(Broken::pending)
+        ledger.begin_undo(&undo).await.map_err(Broken::pending)?;
+        Ok(false)
     }
 
     async fn clear(
         &self,
         session: &Session<'_>,
         ids: &[DatasetId],
-        as_of: Timestamp,
+        (as_of, is_begun): (Timestamp, bool),
     ) -> Result<(Vec<(DatasetId, Cleared)>, Option<Halt>), Broken> {
         let (services, scope) = (session.services, session.scope);
         let deleter = self.keyring.deleter(services, scope).map_err(Broken::pending)?;
@@ -429,7 +439,8 @@ impl Work<'_> {
             None => None,
         };
         let aside = copier.as_deref().zip(session.draft.quarantine.as_ref());
-        let aside = aside.map(|(copier, folder)| Aside::new(copier, &folder.bucket, &folder.prefix).begun());
+        let aside = aside.map(|(copier, folder)| Aside::new(copier, &folder.bucket, &folder.prefix));
+        let aside = aside.map(|aside| if is_begun { aside.begun() } else { aside });
         tracing::warn!(
             target: "deletions",
             run_id = %session.run,

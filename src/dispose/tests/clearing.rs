@@ -184,11 +184,12 @@ async fn a_proven_copy_of_another_object_is_never_overwritten() {
     let mut bench = with_objects(1, &["a"]).await;
     (bench.is_aside, bench.is_begun) = (true, true);
     let key = format!("{}a", prefix(0, 1));
-    bench.world().put(&format!("{QUARANTINE}{key}"));
-    bench.world().bytes.insert(format!("{QUARANTINE}{key}"), 99);
+    let copy = format!("{QUARANTINE}{key}");
+    bench.world().put(&copy);
+    bench.world().objects.get_mut(&copy).expect("put").size_bytes = 7;
     assert_eq!(clear(&bench, &[1]).await.0, [(id(1), Cleared::Partly)]);
     assert!(bench.world().objects.contains_key(&key));
-    assert_eq!(bench.world().bytes[&format!("{QUARANTINE}{key}")], 99);
+    assert_eq!(bench.world().objects[&copy].size_bytes, 7);
     let told = bench.outcomes().await.into_iter().find(|(told, ..)| *told == key).expect("told");
     assert!(told.1 == "failed" && told.2.starts_with("quarantine_failed"), "{told:?}");
 }

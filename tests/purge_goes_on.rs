@@ -136,7 +136,7 @@ async fn a_database_that_does_not_know_its_transaction_any_more_ends_it() {
 
 #[tokio::test]
 async fn a_row_that_is_seen_in_a_database_that_was_set_back_keeps_everything_though_it_is_gone_again() {
-    // By the purge itself, while a latch holds it, and by an audit.
+    // By the purge itself, though a latch holds it, and by an audit.
     for by_audit in [false, true] {
         let platform = Platform::new().await;
         let id = platform.dataset("iq_raw", 2).await;
@@ -158,7 +158,8 @@ async fn a_row_that_is_seen_in_a_database_that_was_set_back_keeps_everything_tho
         platform.edit_ledger("UPDATE purges SET xid = xid - 4000000000000").await;
         platform.world.database.delete(id).await;
         let ran = platform.purge(&["dataset", &id.to_string()]).await;
-        assert_eq!(ran.code, 5, "{by_audit}: {ran:?}");
+        // One that saw it itself is over.
+        assert_eq!(ran.code, if by_audit { 5 } else { 4 }, "{by_audit}: {ran:?}");
         assert_eq!(platform.objects(id).await, [2, 2], "{by_audit}");
     }
 }

@@ -50,7 +50,7 @@ enum Stays {
     /// It was gone before.
     Gone(ObjectKey),
     /// It is another object than the listed one.
-    Changed,
+    Changed(ObjectKey),
     /// There is no proven copy of it.
     Failed(ObjectKey, String),
     /// The run was told to stop first.
@@ -125,7 +125,7 @@ impl Disposal<'_> {
         let source = Place::current(&self.scope.bucket, object.key.clone());
         match retry::read_with_retries(&self.stop, || aside.copier.head(&source)).await {
             Ok(Some(seen)) if seen.is_of(object) => Ok(seen),
-            Ok(Some(_)) => Err(Stays::Changed),
+            Ok(Some(_)) => Err(Stays::Changed(object.key.clone())),
             Ok(None) => Err(Stays::Gone(object.key.clone())),
             Err(_) if self.is_halted() => Err(Stays::Stopped),
             Err(error) => Err(failed(&object.key, error)),
@@ -179,7 +179,10 @@ impl Disposal<'_> {
         match compare(aside.copier, &self.stop, (&place, seen), target).await {
             Ok(Transferred::Done) => Ok(true),
             // The object went, or changed, while it was read.
-            Ok(Transferred::Refused) => self.look_at(aside, object).await.map(|_| false),
+            Ok(Transferred::Refused) => {
+                self.look_at(aside, object).await?;
+                Err(failed(&object.key, "it could not be compared with the copy that an earlier process made"))
+            }
             Err(TransferError::Store(_)) if self.is_halted() => Err(Stays::Stopped),
             // One that was proven once, and is of another object: it may be all that is left of that one.
             Err(error) => Err(failed(&object.key, error)),
@@ -195,7 +198,7 @@ impl Disposal<'_> {
         let place = Place::current(&self.scope.bucket, object.key.clone());
         match transfer(aside.copier, &self.stop, (&place, &seen), (&target, WriteWhen::Always)).await {
             Ok(Transferred::Done) => Ok(object),
-            Ok(Transferred::Refused) => Err(Stays::Changed),
+            Ok(Transferred::Refused) => Err(Stays::Changed(object.key)),
             Err(TransferError::Store(_)) if self.is_halted() => Err(Stays::Stopped),
             Err(error) => {
                 tracing::warn!(key = %crate::model::visible(object.key.as_str()), error = %error, "an object could not be copied aside; it stays");
@@ -213,7 +216,11 @@ impl Disposal<'_> {
                 Ok(object) => on.push(object),
                 Err(Stays::Gone(key)) => settled.push((key, KeyOutcome::AlreadyGone, "NoSuchKey".to_owned())),
                 Err(Stays::Failed(key, why)) => settled.push((key, KeyOutcome::Failed, why)),
-                Err(Stays::Changed) => is_changed = true,
+                // Known to be another one by this process, which asked for nothing of it.
+                Err(Stays::Changed(key)) => {
+                    is_changed = true;
+                    settled.push((key, KeyOutcome::Skipped, SkipReason::ChangedSincePlan.as_str().to_owned()));
+                }
                 Err(Stays::Stopped) => is_stopped = true,
             }
         }

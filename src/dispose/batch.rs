@@ -68,8 +68,8 @@ struct Attempt {
 impl Disposal<'_> {
     /// Deletes one batch, in as many attempts as it takes and is allowed.
     ///
-    /// - Errors: why it was left. Keys that were not sent end as skipped; those that the store may still be working on are
-    ///   unconfirmed.
+    /// - Errors: why it was left. Keys that were not sent stay without an outcome, and end as skipped when the group is
+    ///   settled; those that the store may still be working on are unconfirmed.
     pub(super) async fn delete_batch(&self, task: &BatchTask<'_>, batch: Batch) -> Result<(), SkipReason> {
         self.may_send(task)?;
         let number = self.batches.fetch_add(1, Ordering::Relaxed) + 1;
@@ -81,16 +81,7 @@ impl Disposal<'_> {
         }
         crate::failpoint::reach("after_intent");
         let sizes = batch.objects.len() as u64;
-        let keys: Vec<ObjectKey> = batch.objects.iter().map(|object| object.key.clone()).collect();
-        let (objects, listed) = match Box::pin(self.set_aside(task, batch.objects)).await {
-            Ok(aside) => aside,
-            Err(reason) => {
-                // What has no outcome when the group is settled was asked for by a process that died.
-                let unsent = keys.into_iter().map(|key| (key, KeyOutcome::Skipped, reason.as_str().to_owned()));
-                self.settle(unsent.collect()).await;
-                return Err(reason);
-            }
-        };
+        let (objects, listed) = Box::pin(self.set_aside(task, batch.objects)).await?;
         let task = &BatchTask { listed, ..*task };
         let mut again: Vec<(ObjectKey, String)> =
             objects.into_iter().map(|object| (object.key, String::new())).collect();
@@ -103,8 +94,9 @@ impl Disposal<'_> {
             let proof = match asked {
                 Ok(proof) => proof,
                 Err(reason) => {
-                    let outcome = if is_in_flight { KeyOutcome::Unconfirmed } else { KeyOutcome::Skipped };
-                    self.settle(with_outcome(again, outcome, reason.as_str())).await;
+                    if is_in_flight {
+                        self.settle(with_outcome(again, KeyOutcome::Unconfirmed, reason.as_str())).await;
+                    }
                     return Err(reason);
                 }
             };
@@ -227,7 +219,7 @@ impl Disposal<'_> {
         if task.first_run.is_none() {
             self.ledger.note_live_again(self.run, &[task.id]).await?;
         }
-        self.ledger.keep_from_purges(&[task.id]).await?;
+        self.ledger.keep_from_purges(&self.scope.name, &self.anchor.identity, &[task.id]).await?;
         self.ledger.forget(&self.scope.name, &[task.id]).await.map(drop)
     }
 

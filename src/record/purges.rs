@@ -15,7 +15,7 @@ use super::runs::{RunStart, insert_run};
 use super::sql::{Row, Transaction, statement};
 use crate::decide::breakers::{PurgedRows, TargetFingerprint};
 use crate::list::references::Anchor;
-use crate::model::{DatasetId, RunId, Sha256Hash, Timestamp};
+use crate::model::{DatabaseIdentity, DatasetId, RunId, Sha256Hash, Timestamp};
 
 /// Where a purge stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -158,6 +158,13 @@ pub struct PurgeRow {
 }
 
 impl PurgeRow {
+    /// Whether it removed rows of this scope, or of a table that the scope reads from the same database.
+    pub fn is_of_rows(&self, scope: &str, identity: &DatabaseIdentity) -> bool {
+        let own = &self.evidence.anchor.identity;
+        let shares_table = own.tables.iter().any(|table| identity.tables.contains(table));
+        self.scope == scope || own.is_same_database(identity) && shares_table
+    }
+
     /// What stands in the journal in the place of a plan's hash.
     pub fn plan_hash(&self) -> Sha256Hash {
         plan_hash(self.run)
@@ -299,18 +306,21 @@ impl Ledger {
         transaction.commit(STEP).await
     }
 
-    /// Notes that somebody saw these datasets live, of which purges that are not over, of whichever scope, removed the rows: nothing
-    /// more of them goes by those, as by [`Self::note_live_again`]. For whoever saw a row that no such purge can still be about to
-    /// remove.
-    pub async fn keep_from_purges(&self, ids: &[DatasetId]) -> Result<(), RecordError> {
-        const STEP: &str = "keep live datasets from purges";
-        let update = "UPDATE purged_ids SET is_live_again = TRUE WHERE id = $1 AND run_id IN \
-                      (SELECT run_id FROM purges WHERE state IN ('intended', 'committed'))";
-        let mut transaction = self.begin(STEP).await?;
-        for id in ids {
-            statement(STEP, update).bind(*id).run(&mut transaction).await?;
+    /// Notes that somebody saw these datasets live in `scope`, which reads the tables of `identity`: nothing more of them goes by
+    /// purges of the same rows that are not over, as by [`Self::note_live_again`]. For whoever saw a row that no such purge can
+    /// still be about to remove.
+    pub async fn keep_from_purges(
+        &self,
+        scope: &str,
+        identity: &DatabaseIdentity,
+        ids: &[DatasetId],
+    ) -> Result<(), RecordError> {
+        for purge in self.pending_purges(None).await? {
+            if purge.is_of_rows(scope, identity) {
+                self.note_live_again(purge.run, ids).await?;
+            }
         }
-        transaction.commit(STEP).await
+        Ok(())
     }
 
     /// Ends every purge of `scope` that is not over, because the ledger is older than what it once knew: it may have ended, and its

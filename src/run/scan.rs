@@ -215,7 +215,8 @@ impl Watched {
     /// A row that is there after the end of the transaction that removed it is another one: nothing more of its dataset goes by that
     /// purge, should it be gone again when the purge goes on. A read that began before that end says nothing.
     async fn keep_from_purges(&self, session: &Session<'_>, read: &ProvenReferences) -> Result<(), RunFailure> {
-        for PurgeRow { run, state, xid, evidence, .. } in &self.purges {
+        for purge in self.purges.iter().filter(|purge| purge.is_of_rows(&session.scope.name, &read.identity)) {
+            let PurgeRow { run, state, xid, evidence, .. } = purge;
             // One that was known to be committed before this read began is before it, though the database may have been set back.
             let is_after = evidence.anchor.identity.is_same_database(&read.identity)
                 && (*state == PurgeState::Committed

@@ -240,8 +240,9 @@ impl Work<'_> {
         }
         // Also where it must wait: a row that is there now makes any later one another.
         let looked = self.prove_removed(session).await;
-        let is_over = looked.as_ref().is_err_and(|broken| broken.is_over.is_some());
-        if !ids.is_empty() && !is_over {
+        // Of a database that forgot it, nobody can tell later; anything else may wait for a person.
+        let is_forgotten = looked.as_ref().is_err_and(|broken| broken.is_over == Some(PurgeState::Unknown));
+        if !ids.is_empty() && !is_forgotten {
             self.check_place(session).await?;
         }
         let as_of = looked?;
@@ -373,7 +374,7 @@ impl Work<'_> {
         if forgot_it || baseline.is_some_and(|baseline| baseline.observation.was_set_back(snapshot)) {
             let hint =
                 "find out what happened to the database; what is left is an orphan: `orphan-sweeper audit` shows it";
-            return Err(Broken::over(refused(SET_BACK.to_owned(), hint)));
+            return Err(Broken { failure: refused(SET_BACK.to_owned(), hint), is_over: Some(PurgeState::Unknown) });
         }
         let after = rows_by_table(session.scope, &look);
         let left = |table: &str| after.get(table).copied().unwrap_or(0);
@@ -401,8 +402,6 @@ impl Work<'_> {
         };
         let ledger = &session.services.ledger;
         if !ledger.undos_of(&session.run.to_string()).await.map_err(Broken::pending)?.is_empty() {
-            // What comes now is part of it, however this process ends.
-            ledger.go_on_with_undo(session.run).await.map_err(Broken::pending)?;
             return Ok(true);
         }
         let stop = session.services.stop.token.clone();
@@ -472,6 +471,10 @@ impl Work<'_> {
         let others = others.iter().map(|(scope, reading)| (*scope, &*reading.references));
         let disposal = Disposal::new(scope, self.purge.plan_hash(), session.run, anchor, tools);
         let disposal = disposal.without(live_again).beside(others);
+        if is_begun {
+            // What comes now is part of the undo, however this process ends.
+            services.ledger.go_on_with_undo(session.run).await.map_err(Broken::pending)?;
+        }
         let (cleared, mut halt) = disposal.clear(ids, self.purge.evidence.as_of).await;
         if let Some(ended_at) = disposal.last_seen_at()
             && let Err(error) = services.ledger.end_undo(session.run, ended_at).await

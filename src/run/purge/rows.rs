@@ -180,7 +180,7 @@ impl<'d> Door<'d> {
         change.check_place(&look.anchor.identity).await?;
         // Their rows are locked here, so no earlier purge of them is about to end: it must leave them alone.
         let live: Vec<DatasetId> = ids.iter().copied().filter(|id| look.is_live(*id)).collect();
-        self.services.ledger.keep_from_purges(&live).await?;
+        self.services.ledger.keep_from_purges(&self.scope.name, &look.anchor.identity, &live).await?;
         self.services.ledger.end_sightings_of(&live).await?;
         self.check_baseline(baseline.as_ref(), &look)?;
         if let Some(unseen) = datasets.iter().find(|dataset| dataset.has_objects && !look.is_live(dataset.id)) {

@@ -7,6 +7,7 @@ use futures::FutureExt as _;
 use super::bench::*;
 use crate::dispose::purge::Cleared;
 use crate::dispose::{Disposal, Halt, SkipReason};
+use crate::list::references::References;
 use crate::model::{DatasetId, ObjectKey};
 use crate::s3::{KeyReply, StoreFault};
 
@@ -192,6 +193,73 @@ async fn a_proven_copy_of_another_object_is_never_overwritten() {
     assert_eq!(bench.world().objects[&copy].size_bytes, 7);
     let told = bench.outcomes().await.into_iter().find(|(told, ..)| *told == key).expect("told");
     assert!(told.1 == "failed" && told.2.starts_with("quarantine_failed"), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_show_the_copy_of_an_earlier_process_keeps_the_object() {
+    let key = format!("{}a", prefix(0, 1));
+    let copy = format!("{QUARANTINE}{key}");
+    // At the look whether there is one, and when it is compared.
+    for looks in [1, 2] {
+        for is_stopped in [false, true] {
+            let denied = || Reply::Fails(StoreFault::Denied("AccessDenied".into()));
+            let mut bench = with_objects(1, &["a"]).await;
+            (bench.is_aside, bench.is_begun) = (true, true);
+            bench.world().replies.extend([denied(), denied()]);
+            clear(&bench, &[1]).await;
+            let fault =
+                if is_stopped { StoreFault::NoReply("cut".into()) } else { StoreFault::Denied("AccessDenied".into()) };
+            let stop = bench.stop.clone();
+            let blind = move |world: &mut World| {
+                world.blind.push_back(fault);
+                world.after(
+                    |asked| matches!(asked, Asked::Head(_)),
+                    move |_| {
+                        if is_stopped {
+                            stop.cancel()
+                        }
+                    },
+                );
+            };
+            let (source, aside) = (key.clone(), copy.clone());
+            bench.world().after(
+                move |asked| *asked == Asked::Head(source.clone()),
+                move |world| {
+                    if looks == 1 {
+                        blind(world);
+                    } else {
+                        world.after(move |asked| *asked == Asked::Head(aside.clone()), blind);
+                    }
+                },
+            );
+            let (cleared, halt) = clear(&bench, &[1]).await;
+            assert_eq!(
+                (cleared, matches!(halt, Some(Halt::Interrupted))),
+                (vec![(id(1), Cleared::Partly)], is_stopped)
+            );
+            let told = bench.outcomes().await.into_iter().find(|(told, ..)| *told == key).expect("told");
+            let expected = if is_stopped { ("skipped", "run_ended") } else { ("failed", "quarantine_failed") };
+            assert!(told.1 == expected.0 && told.2.starts_with(expected.1), "{looks} {is_stopped}: {told:?}");
+            assert!(bench.world().objects.contains_key(&key));
+            let is_doubted = bench.ledger.is_copy_doubted(run(2), &ObjectKey::new(key.as_str())).await.expect("read");
+            assert!(!is_doubted, "{looks} {is_stopped}: it was proven");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_hold_in_another_scope_of_the_same_rows_keeps_its_dataset() {
+    for place in [SCOPE, "other", "elsewhere"] {
+        let bench = with_objects(1, &["a"]).await;
+        let other = crate::config::Scope { name: "other".into(), ..bench.scope.clone() };
+        bench.ledger.place_hold(place, id(1), None, "ada", "mine", at(20)).await.expect("held");
+        let progress = |_| {};
+        let disposal = bench.disposal(&progress).beside([(&other, &bench.player as &dyn References)]);
+        let is_kept = place != "elsewhere";
+        let expected = if is_kept { Cleared::Partly } else { Cleared::Whole };
+        assert_eq!(disposal.clear(&[id(1)], at(0)).await.0, [(id(1), expected)], "{place}");
+        assert_eq!(bench.world().objects.len(), if is_kept { 2 } else { 0 }, "{place}");
+    }
 }
 
 #[tokio::test]

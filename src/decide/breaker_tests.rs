@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::list::references::TableIdentity;
+use crate::model::{DatabaseIdentity, Snapshot};
 
 const TABLE: &str = "heimdall.synthetic_datasets";
 const OTHER: &str = "heimdall.training_jobs";

@@ -4,6 +4,7 @@
 //! alone lets nothing go: it takes several complete scans that saw the same objects.
 
 pub mod approval;
+mod baseline;
 pub mod breakers;
 pub mod holds;
 pub mod sightings;

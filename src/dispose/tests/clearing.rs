@@ -216,7 +216,7 @@ async fn a_store_that_does_not_show_the_copy_of_an_earlier_process_keeps_the_obj
                     |asked| matches!(asked, Asked::Head(_)),
                     move |_| {
                         if is_stopped {
-                            stop.cancel()
+                            stop.cancel();
                         }
                     },
                 );

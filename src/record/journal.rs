@@ -366,6 +366,9 @@ impl Ledger {
         outcomes: &[(ObjectKey, KeyOutcome, String)],
     ) -> Result<(), RecordError> {
         const STEP: &str = "write an outcome";
+        if outcomes.is_empty() {
+            return Ok(());
+        }
         let mut transaction = self.begin(STEP).await?;
         let keys = outcomes.iter().map(|(key, ..)| key);
         let mut change = Change::of(&mut transaction, scope, keys, STEP).await?;
